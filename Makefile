@@ -1,0 +1,34 @@
+# make repro: everything, set-up included. make test: lint and all tests.
+# PYTHON=python3.12 make repro: with another interpreter, 3.11 to 3.13.
+
+PYTHON ?= $(firstword $(foreach v,python3.13 python3.12 python3.11 python3,\
+	$(if $(shell $(v) -c 'import venv, ensurepip' 2>/dev/null && echo yes),$(v))))
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: repro test lock clean
+
+repro: $(VENV)/installed
+	dvc repro
+	dvc metrics show
+
+test: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	pytest
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	sys.exit((3, 11) <= v <= (3, 13) or "Python 3.11 to 3.13 is needed, \
+	found %d.%d: make PYTHON=..." % v)' 2>&1 || exit 1
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+# Exact versions of all that pyproject.toml names needs, for every platform.
+lock: $(VENV)/installed
+	uv pip compile --quiet --universal --upgrade --group dev pyproject.toml \
+		--output-file requirements.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,70 @@
+"""The frozen backbone, once over every view: pooled features and the tap."""
+
+import numpy as np
+
+from thaw import params
+from thaw.activations import write_activations
+from thaw.augmentation import gather_views
+from thaw.backbone import build_backbone
+from thaw.console import run_stage, say, say_wrote
+from thaw.dataset import Dataset
+from thaw.files import new_folder, write_json
+from thaw.frozen import FrozenNetwork
+from thaw.parts import IMAGE, POOLED, get_part
+from thaw.pictures import draw_views
+from thaw.plan import find_tap
+from thaw.splits import SPLITS
+
+PREPARED = "data/prepared"
+FEATURES = "data/features"
+PICTURE = "plots/augmented.png"
+
+
+def main() -> None:
+    p = params.load()
+    dataset = Dataset(PREPARED)
+    say(f"reading {PREPARED}", *dataset.describe())
+    backbone = build_backbone(
+        **p.backbone.model_dump(), image_size=dataset.image_size
+    )
+    layers = {find_tap(backbone): "float16"} if p.extract.tap else {}
+    layers[POOLED] = "float32"
+    network = FrozenNetwork(
+        get_part(backbone, IMAGE, *layers), p.extract.precision, "uint8"
+    )
+    say(
+        f"running {backbone.name} on {network.engine} in {network.precision}, "
+        f"{p.extract.views} views of each training image"
+    )
+    augment = p.augment.model_dump()
+    gather = {split: gather_views(dataset, split, augment) for split in SPLITS}
+    labels = {split: dataset.open_labels(split) for split in SPLITS}
+    with new_folder(FEATURES) as folder:
+        write_activations(
+            network,
+            layers,
+            folder,
+            views=p.extract.views,
+            rows={split: len(labels[split]) for split in SPLITS},
+            gather=gather,
+            label="extracting",
+        )
+        (folder / "labels").mkdir()
+        for split in SPLITS:
+            np.save(folder / "labels" / f"{split}.npy", labels[split])
+        write_json(
+            folder / "extract.json",
+            {
+                "classes": dataset.classes,
+                "views": p.extract.views,
+                "tap": find_tap(backbone) if p.extract.tap else None,
+                "precision": network.precision,
+                "engine": network.engine,
+            },
+        )
+    draw_views(PICTURE, dataset, gather["train"], p.extract.views)
+    say_wrote(FEATURES, PICTURE)
+
+
+if __name__ == "__main__":
+    run_stage(main)

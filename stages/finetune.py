@@ -1,0 +1,99 @@
+"""Thawed blocks and the head together, at a small rate."""
+
+import math
+
+from thaw import params
+from thaw.backbone import build_backbone, measure_drift
+from thaw.backend import make_deterministic
+from thaw.batches import Batches
+from thaw.console import run_stage, say, say_wrote
+from thaw.dataset import Dataset
+from thaw.features import Features
+from thaw.files import write_json
+from thaw.inputs import open_inputs
+from thaw.models import join_head, load_model, save_model
+from thaw.parts import LOGITS, get_part
+from thaw.plan import Plan, apply_plan
+from thaw.training import train_model
+
+PREPARED = "data/prepared"
+FEATURES = "data/features"
+ACTIVATIONS = "data/activations"
+HEAD = "models/head.keras"
+FINETUNED = "models/finetuned.keras"
+METRICS = "metrics/finetune.json"
+CURVES = "plots/finetune.csv"
+
+
+def main() -> None:
+    p = params.load()
+    dataset, features = Dataset(PREPARED), Features(FEATURES)
+    plan = Plan.read(f"{ACTIVATIONS}/plan.json")
+    say(*plan.describe())
+    make_deterministic(p.seed)
+    backbone = build_backbone(
+        **p.backbone.model_dump(), image_size=dataset.image_size
+    )
+    checkpoint = backbone.get_weights()
+    apply_plan(backbone, plan, p.finetune.drop_connect_rate)
+    model = join_head(backbone, load_model(HEAD))
+    inputs = open_inputs(
+        plan,
+        backbone,
+        dataset,
+        features,
+        ACTIVATIONS,
+        views=p.finetune.views,
+        augment=p.augment.model_dump(),
+    )
+    train, validation = (
+        Batches(
+            inputs[split],
+            features.open_labels(split),
+            views=p.finetune.views if seed is not None else 1,
+            batch_size=p.finetune.batch_size,
+            seed=seed,
+        )
+        for split, seed in {"train": p.seed, "validation": None}.items()
+    )
+    epoch, scores, start = train_model(
+        get_part(model, plan.cut, LOGITS),
+        train,
+        validation,
+        CURVES,
+        epochs=p.finetune.epochs,
+        learning_rate=p.finetune.learning_rate,
+        warmup_epochs=p.finetune.warmup_epochs,
+        from_trained=True,
+        highest_loss=math.log(len(features.classes)),
+    )
+    save_model(model, FINETUNED)
+    write_json(
+        METRICS,
+        {
+            "shipped": "finetuned" if epoch else "head",
+            "best_epoch": epoch or 0,
+            "validation_accuracy": scores["accuracy"],
+            "validation_loss": scores["loss"],
+            "head_validation_accuracy": start["accuracy"],
+            "head_validation_loss": start["loss"],
+            "blocks": len(plan.blocks),
+            "trainable_parameters": plan.trainable_parameters,
+            "activations": plan.activations,
+            "bn_drift": measure_drift(backbone, checkpoint),
+            "precision": features.precision,
+            "engine": features.engine,
+        },
+    )
+    if epoch:
+        say(
+            f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f} "
+            f"({start['accuracy']:.4f} with the head alone)"
+        )
+    else:
+        say("no epoch beat the head alone on validation: that is shipped")
+    say_wrote(FINETUNED, METRICS, CURVES)
+
+
+if __name__ == "__main__":
+    run_stage(main)

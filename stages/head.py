@@ -1,0 +1,64 @@
+"""A head of our own on the frozen features, at a large rate."""
+
+from thaw import params
+from thaw.backend import make_deterministic
+from thaw.batches import Batches
+from thaw.console import run_stage, say, say_wrote
+from thaw.features import Features
+from thaw.files import write_json
+from thaw.models import build_head, save_model
+from thaw.parts import LOGITS, POOLED, get_part
+from thaw.training import train_model
+
+FEATURES = "data/features"
+HEAD = "models/head.keras"
+METRICS = "metrics/head.json"
+CURVES = "plots/head.csv"
+
+
+def main() -> None:
+    p = params.load()
+    features = Features(FEATURES)
+    train, validation = (
+        Batches(
+            features.gather(POOLED, split, features.views),
+            features.open_labels(split),
+            views=features.views if seed is not None else 1,
+            batch_size=p.head.batch_size,
+            seed=seed,
+        )
+        for split, seed in {"train": p.seed, "validation": None}.items()
+    )
+    say(
+        f"reading {FEATURES}: {len(train.labels)} training images in "
+        f"{features.views} views, {len(features.classes)} classes"
+    )
+    make_deterministic(p.seed)
+    head = build_head(
+        features.size, len(features.classes), dropout=p.head.dropout
+    )
+    epoch, scores, _ = train_model(
+        get_part(head, POOLED, LOGITS),
+        train,
+        validation,
+        CURVES,
+        epochs=p.head.epochs,
+        learning_rate=p.head.learning_rate,
+    )
+    save_model(head, HEAD)
+    write_json(
+        METRICS,
+        {
+            "best_epoch": epoch,
+            "validation_accuracy": scores["accuracy"],
+            "validation_loss": scores["loss"],
+            "precision": features.precision,
+            "engine": features.engine,
+        },
+    )
+    say(f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f}")
+    say_wrote(HEAD, METRICS, CURVES)
+
+
+if __name__ == "__main__":
+    run_stage(main)

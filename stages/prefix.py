@@ -1,0 +1,65 @@
+"""The thaw plan, and the frozen part's output where it pays to keep it."""
+
+from thaw import params
+from thaw.activations import write_activations
+from thaw.augmentation import gather_views
+from thaw.backbone import build_backbone
+from thaw.console import run_stage, say, say_wrote
+from thaw.dataset import Dataset
+from thaw.features import Features
+from thaw.files import new_folder
+from thaw.frozen import FrozenNetwork
+from thaw.parts import IMAGE, get_part
+from thaw.plan import CACHED, is_behind, make_plan
+from thaw.splits import SPLITS
+
+PREPARED = "data/prepared"
+FEATURES = "data/features"
+ACTIVATIONS = "data/activations"
+
+
+def main() -> None:
+    p = params.load()
+    dataset, features = Dataset(PREPARED), Features(FEATURES)
+    backbone = build_backbone(
+        **p.backbone.model_dump(), image_size=dataset.image_size
+    )
+    plan = make_plan(backbone, p.finetune.blocks, bool(features.tap))
+    say(*plan.describe())
+    with new_folder(ACTIVATIONS) as folder:
+        plan.write(folder / "plan.json")
+        if plan.activations == CACHED:
+            if features.tap and is_behind(backbone, plan.cut, features.tap):
+                start, dtype = features.tap, features.tap_dtype
+                gather = {
+                    split: features.gather(start, split, p.finetune.views)
+                    for split in SPLITS
+                }
+            else:
+                start, dtype = IMAGE, "uint8"
+                augment = p.augment.model_dump()
+                gather = {
+                    split: gather_views(dataset, split, augment)
+                    for split in SPLITS
+                }
+            network = FrozenNetwork(
+                get_part(backbone, start, plan.cut), features.precision, dtype
+            )
+            say(
+                f"running {start} to {plan.cut} on {network.engine} in "
+                f"{network.precision}"
+            )
+            write_activations(
+                network,
+                {plan.cut: "float16"},
+                folder,
+                views=p.finetune.views,
+                rows={s: len(features.open_labels(s)) for s in SPLITS},
+                gather=gather,
+                label="running the prefix",
+            )
+    say_wrote(ACTIVATIONS)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,1 @@
+"""What the stages call. It imports none of them."""

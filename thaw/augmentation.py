@@ -1,0 +1,104 @@
+"""Views: seeded, augmented versions of each training image."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from thaw.dataset import Dataset
+from thaw.features import Gather
+
+# One image a call, so that the threads that call it do not compete.
+cv2.setNumThreads(1)
+
+
+def augment_images(
+    images: np.ndarray,
+    rows: Sequence[int],
+    view: int,
+    seed: int,
+    rotation: float,
+    translation: float,
+    horizontal_flip: bool,
+    contrast: float,
+) -> np.ndarray:
+    """One view of a batch; view 0 is the images themselves.
+
+    An image's view follows from `seed`, `view` and its row alone, so that
+    batches may be cut anywhere.
+
+    Args:
+        images: (n, H, W, 3) uint8, range [0, 255].
+        rows: of the images in their split.
+        view: 0 or more.
+        seed: of all draws.
+        rotation: at most this share of a full turn, either way.
+        translation: at most this share of height and width, either way.
+        horizontal_flip: whether half of the images are mirrored.
+        contrast: at most this factor less or more.
+
+    Returns:
+        (n, H, W, 3) uint8, range [0, 255].
+    """
+    if view == 0:
+        return np.asarray(images)
+    views = np.empty(images.shape, np.uint8)
+    for index, (row, image) in enumerate(zip(rows, images, strict=True)):
+        rng = np.random.default_rng([seed, view, row])
+        turn, right, down, factor = rng.uniform(-1, 1, 4)
+        mirrored = horizontal_flip and rng.random() < 0.5
+        matrix = make_affine(
+            image.shape[:2],
+            2 * np.pi * rotation * turn,
+            translation * right,
+            translation * down,
+            mirrored,
+        )
+        # As Keras's layers: bilinear, reflected at the border.
+        views[index] = change_contrast(
+            cv2.warpAffine(
+                image,
+                matrix,
+                image.shape[1::-1],
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REFLECT,
+            ),
+            1 + contrast * factor,
+        )
+    return views
+
+
+def make_affine(
+    size: tuple[int, int],
+    angle: float,
+    right: float,
+    down: float,
+    mirrored: bool,
+) -> np.ndarray:
+    """Rotation about the centre by `angle` radians, shift, mirror: (2, 3)."""
+    height, width = size
+    centre = np.array([width - 1, height - 1]) / 2
+    cosine, sine = np.cos(angle), np.sin(angle)
+    linear = np.array([[cosine, sine], [-sine, cosine]])
+    if mirrored:
+        linear[:, 0] *= -1
+    shift = centre - linear @ centre + [right * width, down * height]
+    return np.column_stack([linear, shift])
+
+
+def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scales the distance from each channel's mean, as Keras's layer does."""
+    mean = image.mean(axis=(0, 1))
+    levels = np.arange(256)[:, None]
+    table = np.clip(mean + factor * (levels - mean), 0, 255).round()
+    return cv2.LUT(image, table.astype(np.uint8)[:, None, :])
+
+
+def gather_views(dataset: Dataset, split: str, augment: dict) -> Gather:
+    """(rows, view) to images: (n, H, W, 3) uint8."""
+    images = dataset.open_images(split)
+
+    def gather(rows: np.ndarray, view: int) -> np.ndarray:
+        return augment_images(images[rows], rows, view, **augment)
+
+    return gather

@@ -1,0 +1,74 @@
+"""Frozen outputs on disk, read: data/features and data/activations.
+
+In each a folder for every layer that was kept, in it an array for each split
+and view, rows in the order of data/prepared.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from thaw.files import open_array, read_json
+from thaw.parts import POOLED
+
+# (rows, view) to what lies there, or is made of it: (n, *shape).
+Gather = Callable[[np.ndarray, int], np.ndarray]
+
+
+def get_path(folder: str | Path, layer: str, split: str, view: int) -> Path:
+    return Path(folder) / layer / f"{split}-{view}.npy"
+
+
+def open_activations(
+    folder: str | Path, layer: str, split: str, view: int
+) -> np.ndarray:
+    """(n, *shape), mapped."""
+    return open_array(get_path(folder, layer, split, view))
+
+
+class Features:
+    """data/features, opened for reading.
+
+    Attributes:
+        classes: their names.
+        tap: name of the layer at the tap, None where it was not kept.
+        precision, engine: of the frozen part.
+        views: of the training images.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        about = read_json(self.folder / "extract.json")
+        self.classes: list[str] = about["classes"]
+        self.tap: str | None = about["tap"]
+        self.precision: str = about["precision"]
+        self.engine: str = about["engine"]
+        self.views: int = about["views"]
+
+    @property
+    def size(self) -> int:
+        """Channels of the pooled features."""
+        return open_activations(self.folder, POOLED, "train", 0).shape[1]
+
+    @property
+    def tap_dtype(self) -> str:
+        return str(open_activations(self.folder, self.tap, "train", 0).dtype)
+
+    def open_labels(self, split: str) -> np.ndarray:
+        """(n,) int32."""
+        return np.array(open_array(self.folder / "labels" / f"{split}.npy"))
+
+    def gather(self, layer: str, split: str, views: int) -> Gather:
+        return gather_kept(self.folder, layer, split, views)
+
+
+def gather_kept(
+    folder: str | Path, layer: str, split: str, views: int
+) -> Gather:
+    """From the arrays of one layer, mapped; `views` counts only for train."""
+    arrays = [
+        open_activations(folder, layer, split, view)
+        for view in range(views if split == "train" else 1)
+    ]
+    return lambda rows, view: arrays[view][rows]

@@ -1,0 +1,122 @@
+"""Files and folders that appear whole or not at all; arrays on disk."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder to fill, which takes its name when the block ends well."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        shutil.rmtree(path, ignore_errors=True)
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """A file to write, which takes its name when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".unfinished.{path.name}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    with new_file(path) as unfinished:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(
+    path: str | Path, columns: Sequence[str], rows: Iterable[Sequence]
+) -> None:
+    with (
+        new_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def read_table(path: str | Path) -> list[dict[str, str]]:
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class ArrayWriter:
+    """An .npy file written row by row, its length not known beforehand.
+
+    Args:
+        path: the file.
+        row_shape: shape of one row; the array gets (rows, *row_shape).
+        dtype: of the array; rows are cast to it.
+    """
+
+    def __init__(self, path: str | Path, row_shape: Sequence[int], dtype: Any):
+        self.row_shape, self.dtype = tuple(row_shape), np.dtype(dtype)
+        self.rows = 0
+        self._file = Path(path).open("wb")  # noqa: SIM115 (__exit__ closes)
+        self._write_header()
+
+    def _write_header(self) -> None:
+        # NumPy pads the header so that the first axis can grow in place.
+        self._file.seek(0)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self.row_shape),
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: np.ndarray) -> None:
+        """Adds (n, *row_shape)."""
+        self._file.write(np.ascontiguousarray(rows, self.dtype).data)
+        self.rows += len(rows)
+
+    def __enter__(self) -> "ArrayWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._write_header()
+        self._file.close()
+
+
+def create_array(path: str | Path, shape: Sequence[int], dtype: Any):
+    """A new .npy file of known shape, mapped for writing."""
+    return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
+
+
+def open_array(path: str | Path) -> np.ndarray:
+    """An .npy file, mapped for reading: only what is touched is loaded."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def measure_size(path: str | Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    path = Path(path)
+    if path.is_file():
+        return path.stat().st_size
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())

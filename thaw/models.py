@@ -1,0 +1,78 @@
+"""Heads, whole models, and files of them."""
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+
+from thaw.backend import keras
+from thaw.errors import InputError
+from thaw.files import new_file
+from thaw.parts import LOGITS, POOLED
+
+
+def build_head(features: int, classes: int, dropout: float) -> keras.Model:
+    """Pooled features (n, features) to probabilities (n, classes)."""
+    pooled = keras.Input((features,), name=POOLED)
+    x = keras.layers.BatchNormalization(name="head_bn")(pooled)
+    x = keras.layers.Dropout(dropout, name="head_dropout")(x)
+    x = keras.layers.Dense(classes, name=LOGITS)(x)
+    probabilities = keras.layers.Softmax(name="probabilities")(x)
+    return keras.Model(pooled, probabilities, name="head")
+
+
+def join_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
+    """One flat model, images (n, H, W, 3) to probabilities (n, classes).
+
+    Its layers are the backbone's own and copies of the head's, whose
+    BatchNormalization is frozen like every other one.
+    """
+    x = backbone.output
+    for layer in head.layers[1:]:
+        copy = type(layer).from_config(layer.get_config())
+        x = copy(x)
+        copy.set_weights(layer.get_weights())
+        if isinstance(copy, keras.layers.BatchNormalization):
+            copy.trainable = False
+    return keras.Model(backbone.input, x, name=f"{backbone.name}_finetuned")
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Raises InputError where Keras can't read the file, or won't run it."""
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} can't be loaded: {reason}") from error
+
+
+def save_model(model: keras.Model, path: str | Path) -> None:
+    """Writes a .keras file; the same model gives the same bytes.
+
+    Keras writes the date into metadata.json, addresses of objects into
+    config.json, and times into the zip's directory.
+    """
+    with tempfile.TemporaryDirectory() as folder, new_file(path) as unfinished:
+        dated = Path(folder, "model.keras")
+        keras.saving.save_model(model, dated)
+        with (
+            zipfile.ZipFile(dated) as given,
+            zipfile.ZipFile(unfinished, "w") as written,
+        ):
+            for name in sorted(given.namelist()):
+                data = given.read(name)
+                if name.endswith(".json"):
+                    data = json.dumps(_drop_volatile(json.loads(data))).encode()
+                written.writestr(zipfile.ZipInfo(name), data)
+
+
+def _drop_volatile(value):
+    if isinstance(value, list):
+        return [_drop_volatile(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: _drop_volatile(item)
+            for key, item in value.items()
+            if key not in ("date_saved", "shared_object_id")
+        }
+    return value

@@ -1,0 +1,201 @@
+"""params.yaml: what it may say, and reading it."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from thaw.errors import InputError
+from thaw.variants import VARIANTS
+
+
+def _parse_number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-05, which DVC writes, as a string."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def whole(low: int) -> Any:
+    return Field(ge=low, description=f"a whole number, {low} or more")
+
+
+def number(allowed: str, **limits: float) -> Any:
+    return Field(
+        allow_inf_nan=False, description=f"a number {allowed}", **limits
+    )
+
+
+def one_of(*values: str) -> Any:
+    return Field(description=", ".join(values[:-1]) + f" or {values[-1]}")
+
+
+Number = Annotated[float, BeforeValidator(_parse_number)]
+Text = Annotated[str, Field(min_length=1, description="a text")]
+Flag = Annotated[bool, Field(description="true or false")]
+Seed = Annotated[int, whole(0)]
+Count = Annotated[int, whole(1)]
+Share = Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
+Rate = Annotated[Number, number("over 0", gt=0)]
+Dropout = Annotated[Number, number("from 0 to under 1", ge=0, lt=1)]
+
+
+class Section(BaseModel, extra="forbid", strict=True):
+    pass
+
+
+class Prepare(Section):
+    source: Literal["digits", "folder", "tfds"] = one_of(
+        "digits", "folder", "tfds"
+    )
+    path: Text
+    name: Annotated[str | None, Field(description="a text or null")]
+    data_dir: Annotated[str | None, Field(description="a text or null")]
+    image_size: Annotated[
+        int | None, Field(ge=32, description="a whole number from 32, or null")
+    ]
+    fit: Literal["squash", "crop"] = one_of("squash", "crop")
+    validation: Share
+    test: Share
+    seed: Seed
+    bad_images: Literal["skip", "fail"] = one_of("skip", "fail")
+
+
+class Backbone(Section):
+    name: Literal[*VARIANTS] = one_of(*VARIANTS)
+    weights: Literal["imagenet", "file"] | None = one_of(
+        "imagenet", "file", "null"
+    )
+    file: Text
+
+
+class Augment(Section):
+    seed: Seed
+    rotation: Annotated[Number, number("from 0 to 0.5", ge=0, le=0.5)]
+    translation: Annotated[Number, number("from 0 to 1", ge=0, le=1)]
+    horizontal_flip: Flag
+    contrast: Annotated[Number, number("from 0 to 1", ge=0, le=1)]
+
+
+class Extract(Section):
+    views: Count
+    precision: Literal["auto", "float32", "bfloat16"] = one_of(
+        "auto", "float32", "bfloat16"
+    )
+    tap: Flag
+
+
+class Head(Section):
+    epochs: Count
+    learning_rate: Rate
+    batch_size: Count
+    dropout: Dropout
+
+
+class Finetune(Section):
+    blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        description="a whole number, 0 or more, or all"
+    )
+    views: Count
+    epochs: Count
+    learning_rate: Rate
+    warmup_epochs: Annotated[int, whole(0)]
+    batch_size: Count
+    drop_connect_rate: Dropout
+
+
+class Evaluate(Section):
+    top_k: Count
+
+
+class Params(Section):
+    seed: Seed
+    prepare: Prepare
+    backbone: Backbone
+    augment: Augment
+    extract: Extract
+    head: Head
+    finetune: Finetune
+    evaluate: Evaluate
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of the prepared images."""
+        own = VARIANTS[self.backbone.name].image_size
+        return self.prepare.image_size or own
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Reads and checks all parameters.
+
+    Raises:
+        InputError: naming the first wrong key, its value and what is allowed.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} can't be read: {reason}") from error
+    try:
+        params = Params.model_validate(values)
+    except ValidationError as error:
+        # A misspelt key is missing too: name the misspelling.
+        errors = error.errors()
+        errors.sort(key=lambda e: e["type"] != "extra_forbidden")
+        raise InputError(f"{path}: {_describe(errors[0], values)}") from error
+    for problem in _find_contradictions(params):
+        raise InputError(f"{path}: {problem}")
+    return params
+
+
+def _describe(error: dict, values: Any) -> str:
+    # Behind section and key pydantic names the member of a union.
+    *sections, key = keys = error["loc"][:2] or ("the file",)
+    name = ".".join(map(str, keys))
+    model = Params
+    for section in sections:
+        model = Params.model_fields[section].annotation
+        values = values[section]
+    known = model.model_fields
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(key), known, n=1)
+        if close:
+            return f"{name} is no parameter; did you mean {close[0]}?"
+        return f"{name} is no parameter; allowed: {', '.join(known)}"
+    allowed = (key in known and known[key].description) or "a section of keys"
+    if error["type"] == "missing":
+        return f"{name} is missing; allowed: {allowed}"
+    value = values[key] if keys[0] != "the file" else values
+    return f"{name} is {_quote(value)}; allowed: {allowed}"
+
+
+def _quote(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _find_contradictions(params: Params):
+    """Yields what is wrong with parameters that are right one by one."""
+    prepare, finetune = params.prepare, params.finetune
+    if prepare.validation + prepare.test >= 1:
+        yield (
+            f"prepare.test is {prepare.test:g}; allowed: with "
+            f"prepare.validation ({prepare.validation:g}) under 1"
+        )
+    if prepare.source == "tfds" and not prepare.name:
+        yield "prepare.name is null; allowed: with source tfds, a set's name"
+    name, blocks = params.backbone.name, VARIANTS[params.backbone.name].blocks
+    if finetune.blocks != "all" and finetune.blocks > blocks:
+        yield (
+            f"finetune.blocks is {finetune.blocks}; allowed: 0 to {blocks} "
+            f"({name}), or all"
+        )
+    if finetune.views > params.extract.views:
+        yield (
+            f"finetune.views is {finetune.views}; allowed: 1 to "
+            f"extract.views ({params.extract.views})"
+        )

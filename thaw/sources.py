@@ -1,0 +1,247 @@
+"""Where images come from: digits, folders, TensorFlow Datasets.
+
+A source names its classes and yields items; an item is loaded later, on a
+thread, so that a bad file costs one item and a large set no memory.
+"""
+
+import difflib
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from thaw.console import without_chatter
+from thaw.errors import InputError
+from thaw.images import decode_image
+from thaw.splits import SPLITS
+
+SPLIT_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image, not yet loaded."""
+
+    path: str
+    label: int
+    split: str  # "train" where the source brings no splits
+    load: Callable[[], tuple[str, Image.Image]]  # sha256 of its bytes, picture
+
+
+@dataclass(frozen=True)
+class Source:
+    classes: list[str]
+    splits: list[str]  # those the source brings
+    size: int  # images
+    items: Iterator[Item]
+    ignored: list[str] = field(default_factory=list)
+
+
+def open_source(
+    source: str, path: str, name: str | None, data_dir: str | None
+) -> Source:
+    """Opens the source that the section `prepare` names.
+
+    Raises:
+        InputError: where it is missing, or holds no classification set.
+    """
+    if source == "digits":
+        return open_digits()
+    if source == "folder":
+        return open_folder(path)
+    return open_tfds(name, data_dir)
+
+
+def open_digits() -> Source:
+    """1,797 handwritten digits of 8 x 8 pixels, shipped by scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)
+    items = (
+        Item(
+            f"digits/{row:04d}",
+            int(label),
+            "train",
+            partial(_load_array, image),
+        )
+        for row, (image, label) in enumerate(
+            zip(pixels, digits.target, strict=True)
+        )
+    )
+    classes = [str(name) for name in digits.target_names]
+    return Source(classes, [], len(pixels), items)
+
+
+def _load_array(pixels: np.ndarray) -> tuple[str, Image.Image]:
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
+    return digest.hexdigest(), Image.fromarray(pixels).convert("RGB")
+
+
+def _load_file(path: Path) -> tuple[str, Image.Image]:
+    data = path.read_bytes()
+    return hashlib.sha256(data).hexdigest(), decode_image(data)
+
+
+def open_folder(path: str | Path) -> Source:
+    """Class folders, or train, validation and test folders of such folders."""
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"prepare.path is {path}; allowed: a folder")
+    folders = {SPLIT_NAMES.get(d.name): d for d in _list_folders(root)}
+    has_splits = "train" in folders and any(_list_folders(folders["train"]))
+    if has_splits:
+        splits = [split for split in SPLITS if split in folders]
+        tops = [folders[split] for split in splits]
+        twins = [d for d in _list_folders(root) if d.name in SPLIT_NAMES]
+        if len(twins) > len(tops):
+            names = ", ".join(d.name for d in twins)
+            raise InputError(f"{path} holds two folders of one split: {names}")
+    else:
+        splits, tops = [], [root]
+    ignored = [f"{f}" for f in _list_strays(root, tops)]
+    class_folders = [
+        (split, folder)
+        for split, top in zip(splits or ["train"], tops, strict=True)
+        for folder in _list_folders(top)
+    ]
+    trained = {d.name for split, d in class_folders if split == "train"}
+    classes = sorted(trained)
+    files = []
+    for split, folder in class_folders:
+        if folder.name not in trained:
+            raise InputError(f"class {folder.name} is in {split}, not in train")
+        found = _list_files(folder)
+        if not found:
+            raise InputError(f"{folder} is empty: a class needs images")
+        label = classes.index(folder.name)
+        files += [(file, label, split) for file in found]
+    items = (
+        Item(
+            file.relative_to(root).as_posix(),
+            label,
+            split,
+            partial(_load_file, file),
+        )
+        for file, label, split in files
+    )
+    return Source(classes, splits, len(files), items, ignored)
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    return sorted(
+        d for d in folder.iterdir() if d.is_dir() and d.name[0] != "."
+    )
+
+
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(
+        f for f in folder.rglob("*") if f.is_file() and f.name[0] != "."
+    )
+
+
+def _list_strays(root: Path, tops: list[Path]) -> list[Path]:
+    """What lies beside the class folders, or beside the split folders."""
+    beside = [f for top in {root, *tops} for f in top.iterdir()]
+    if tops != [root]:
+        beside = [
+            f
+            for f in beside
+            if f not in tops and not (f.parent in tops and f.is_dir())
+        ]
+    else:
+        beside = [f for f in beside if not f.is_dir()]
+    return sorted(f for f in beside if f.name[0] != ".")
+
+
+def open_tfds(name: str, data_dir: str | None) -> Source:
+    """A classification set of TensorFlow Datasets, by its supervised_keys."""
+    with without_chatter():
+        import tensorflow_datasets as tfds
+
+    builder = _find_builder(tfds, name, data_dir)
+    features, keys = builder.info.features, builder.info.supervised_keys
+    image_key, label_key = keys if keys and len(keys) == 2 else (None, None)
+    if not isinstance(features.get(image_key), tfds.features.Image) or (
+        not isinstance(features.get(label_key), tfds.features.ClassLabel)
+    ):
+        raise InputError(
+            f"prepare.name is {name}; allowed: a set whose supervised_keys "
+            f"are an image and a class label (this one's: {keys})"
+        )
+    _download(tfds, builder, name)
+    named = {SPLIT_NAMES.get(split): split for split in builder.info.splits}
+    if "train" not in named:
+        raise InputError(f"prepare.name is {name}: it has no split train")
+    splits = [split for split in SPLITS if split in named]
+    ignored = [
+        f"split {split}"
+        for split in builder.info.splits
+        if split not in named.values()
+    ]
+    size = sum(builder.info.splits[named[s]].num_examples for s in splits)
+
+    def list_items() -> Iterator[Item]:
+        for split in splits:
+            images = builder.as_dataset(
+                split=named[split],
+                as_supervised=True,
+                read_config=tfds.ReadConfig(interleave_cycle_length=1),
+            )
+            for row, (image, label) in enumerate(tfds.as_numpy(images)):
+                load = partial(_load_array, image)
+                yield Item(f"{name}/{split}/{row}", int(label), split, load)
+
+    classes = list(features[label_key].names)
+    return Source(classes, splits, size, list_items(), ignored)
+
+
+def _find_builder(tfds, name: str, data_dir: str | None):
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        base = name.split("/")[0].split(":")[0]
+        if base in known:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"prepare.name is {name}: {reason}") from error
+        close = difflib.get_close_matches(base, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise InputError(
+            f"prepare.name is {name}: TensorFlow Datasets has no such set, nor "
+            f"has prepare.data_dir{hint}"
+        ) from error
+
+
+def _download(tfds, builder, name: str) -> None:
+    """Makes sure that the set is on disk, or says within 15 s why not."""
+    if builder.info.splits:
+        return
+    try:
+        # TFDS itself retries an unreachable host for minutes.
+        urllib.request.urlopen("https://storage.googleapis.com", timeout=10)
+    except urllib.error.HTTPError:
+        pass  # It answers.
+    except OSError as error:
+        raise InputError(
+            f"prepare.name is {name}: not in {builder.data_path}, and there is "
+            f"no connection to download it ({error})"
+        ) from error
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{name} can't be downloaded: {reason}") from error
