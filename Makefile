@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 repro: $(VENV)/installed
 	dvc repro
-	dvc metrics show
+	dvc metrics diff --all
 
 test: $(VENV)/installed
 	ruff check .

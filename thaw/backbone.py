@@ -75,7 +75,7 @@ def name_layers(backbone: keras.Model) -> None:
 
 def load_weights(backbone: keras.Model, file: str | Path) -> None:
     """Loads all weights from a file, or raises InputError in one line."""
-    random = [np.asarray(kernel) for kernel in list_kernels(backbone)]
+    random = [kernel.numpy() for kernel in list_kernels(backbone)]
     problem = InputError(
         f"backbone.file is {file}: it holds no weights of {backbone.name} "
         "without its top"
@@ -89,7 +89,7 @@ def load_weights(backbone: keras.Model, file: str | Path) -> None:
         raise problem from error
     # Keras leaves as it is what a .weights.h5 does not mention.
     for before, after in zip(random, list_kernels(backbone), strict=True):
-        if np.array_equal(before, np.asarray(after)):
+        if np.array_equal(before, after.numpy()):
             raise problem
 
 
@@ -111,7 +111,7 @@ def match_imagenet(backbone: keras.Model) -> keras.Model:
     if not normalizations:
         return backbone
     (normalization,) = normalizations
-    if np.all(np.asarray(normalization.variance) == 1):
+    if np.all(normalization.adapt_variance.numpy() == 1):
         return backbone
     scale = [1.0 / math.sqrt(stddev) for stddev in IMAGENET_STDDEV_RGB]
 
@@ -138,7 +138,7 @@ def measure_drift(backbone: keras.Model, checkpoint: list[np.ndarray]) -> float:
         zip((w.path for w in backbone.weights), checkpoint, strict=True)
     )
     return max(
-        float(np.abs(np.asarray(weight) - loaded[weight.path]).max())
+        float(np.abs(weight.numpy() - loaded[weight.path]).max())
         for layer in backbone.layers
         if isinstance(layer, keras.layers.BatchNormalization)
         for weight in layer.weights

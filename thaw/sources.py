@@ -174,10 +174,13 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
 
     builder = _find_builder(tfds, name, data_dir)
     features, keys = builder.info.features, builder.info.supervised_keys
-    image_key, label_key = keys if keys and len(keys) == 2 else (None, None)
-    if not isinstance(features.get(image_key), tfds.features.Image) or (
-        not isinstance(features.get(label_key), tfds.features.ClassLabel)
-    ):
+    try:
+        image_key, label_key = keys
+        kinds = features[image_key], features[label_key]
+    except (TypeError, ValueError, KeyError):
+        kinds = None, None
+    wanted = tfds.features.Image, tfds.features.ClassLabel
+    if not all(map(isinstance, kinds, wanted)):
         raise InputError(
             f"prepare.name is {name}; allowed: a set whose supervised_keys "
             f"are an image and a class label (this one's: {keys})"
@@ -205,7 +208,7 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
                 load = partial(_load_array, image)
                 yield Item(f"{name}/{split}/{row}", int(label), split, load)
 
-    classes = list(features[label_key].names)
+    classes = list(kinds[1].names)
     return Source(classes, splits, size, list_items(), ignored)
 
 

@@ -1,0 +1,314 @@
+"""Images, splits, sources and what `prepare` makes of them."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import draw_stripes, write_photographs
+from PIL import Image
+
+from thaw.errors import InputError
+from thaw.files import ArrayWriter, new_file, new_folder, open_array
+from thaw.images import decode_image, resize_image
+from thaw.preparation import prepare_dataset
+from thaw.sources import open_digits, open_folder, open_source
+from thaw.splits import SPLITS, assign_splits
+
+OPTIONS = {
+    "image_size": 32,
+    "fit": "squash",
+    "validation": 0.15,
+    "test": 0.2,
+    "seed": 0,
+    "bad_images": "skip",
+}
+
+
+def encode(image: Image.Image, kind: str = "png", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_resizing_is_antialiased():
+    lines = np.zeros((64, 64, 3), np.uint8)
+    lines[::2] = 255
+    small = resize_image(Image.fromarray(lines), 16, "squash")
+    assert abs(small[4:-4].astype(float) - 127.5).max() < 12
+
+
+def test_small_images_are_upsampled_smoothly():
+    image = Image.fromarray(np.array([[0, 255], [0, 255]], np.uint8))
+    wide = resize_image(image.convert("RGB"), 32, "squash")
+    assert wide.shape == (32, 32, 3)
+    assert (np.diff(wide[0, :, 0].astype(int)) >= 0).all()
+    assert len(np.unique(wide)) > 8
+
+
+def test_crop_keeps_the_middle_and_its_aspect():
+    image = np.zeros((40, 120, 3), np.uint8)
+    image[:, 40:80] = 255
+    assert resize_image(Image.fromarray(image), 32, "crop").min() > 200
+    assert resize_image(Image.fromarray(image), 32, "squash").min() == 0
+
+
+def test_decoding_turns_upright_and_keeps_sixteen_bits():
+    image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    assert decode_image(encode(image, exif=exif)).size == (2, 3)
+    deep = Image.fromarray(np.full((4, 4), 32768, np.uint16))
+    assert np.asarray(decode_image(encode(deep)))[0, 0].tolist() == [128] * 3
+
+
+def test_a_split_depends_on_the_image_alone():
+    names = [f"image {i}" for i in range(400)]
+    shares = {"test": 0.2, "validation": 0.15}
+
+    def split(names):
+        labels = [0] * len(names)
+        given = ["train"] * len(names)
+        return assign_splits(names, labels, given, shares, 0, ["a"])[0]
+
+    whole = dict(zip(names, split(names), strict=True))
+    part = dict(zip(names[::2], split(names[::2]), strict=True))
+    assert all(whole[name] == part[name] for name in part)
+    assert abs(list(whole.values()).count("test") / 400 - 0.2) < 0.06
+    assert abs(list(whole.values()).count("validation") / 400 - 0.15) < 0.06
+
+
+@pytest.mark.parametrize("start", range(40))
+def test_the_smallest_class_reaches_every_split(start):
+    names = [f"image {start + i}" for i in range(3)]
+    splits, _ = assign_splits(
+        names,
+        [0] * 3,
+        ["train"] * 3,
+        {"test": 0.2, "validation": 0.15},
+        0,
+        ["a"],
+    )
+    assert sorted(splits) == sorted(SPLITS)
+
+
+def test_splits_that_a_source_brings_are_kept():
+    given = ["test"] * 5 + ["train"] * 50
+    splits, _ = assign_splits(
+        [str(i) for i in range(55)],
+        [0] * 55,
+        given,
+        {"validation": 0.3},
+        0,
+        ["a"],
+    )
+    assert splits[:5] == ["test"] * 5
+    assert set(splits[5:]) == {"train", "validation"}
+
+
+def test_too_few_images_of_a_class_are_refused(tmp_path):
+    write_photographs(tmp_path / "raw", each=1)
+    with pytest.raises(InputError, match="class across has 1 image"):
+        prepare_dataset(open_folder(tmp_path / "raw"), tmp_path, **OPTIONS)
+
+
+def test_folder_without_splits(tmp_path):
+    write_photographs(tmp_path / "raw", each=4)
+    (tmp_path / "raw" / "readme.txt").write_text("hello")
+    source = open_folder(tmp_path / "raw")
+    assert source.classes == ["across", "both", "down"]
+    assert source.splits == [] and source.size == 12
+    assert [Path(name).name for name in source.ignored] == ["readme.txt"]
+    paths = [item.path for item in source.items]
+    assert paths == sorted(paths) and paths[0] == "across/00.jpg"
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid"])
+def test_folder_with_splits(tmp_path, name):
+    write_photographs(tmp_path / "train", each=6)
+    write_photographs(tmp_path / name, each=2, seed=1)
+    (tmp_path / "LICENSE").write_text("free")
+    (tmp_path / "train" / "list.csv").write_text("a,b")
+    source = open_folder(tmp_path)
+    assert source.splits == ["train", "validation"]
+    assert {Path(n).name for n in source.ignored} == {"LICENSE", "list.csv"}
+    with new_folder(tmp_path / "prepared") as folder:
+        prepare_dataset(source, folder, **OPTIONS)
+    count = {
+        split: len(open_array(tmp_path / "prepared" / split / "labels.npy"))
+        for split in SPLITS
+    }
+    assert count["validation"] == 6
+    assert count["train"] + count["test"] == 18 and count["test"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda raw: (raw / "empty").mkdir(), "empty is empty"),
+        (lambda raw: (raw / "train").mkdir(), "train is empty"),
+        (lambda raw: [raw.rename(raw.with_name("gone"))], "allowed: a folder"),
+    ],
+)
+def test_folders_that_hold_no_set_are_refused(tmp_path, spoil, words):
+    raw = tmp_path / "raw"
+    write_photographs(raw, each=4)
+    spoil(raw)
+    with pytest.raises(InputError, match=words):
+        open_folder(raw)
+
+
+def test_one_class_is_refused(tmp_path):
+    (tmp_path / "only").mkdir()
+    image = draw_stripes("both", np.random.default_rng(0), 40)
+    image.save(tmp_path / "only" / "1.png")
+    with pytest.raises(InputError, match="two classes or more"):
+        prepare_dataset(open_folder(tmp_path), tmp_path, **OPTIONS)
+
+
+@pytest.fixture
+def with_bad_images(tmp_path):
+    raw = tmp_path / "raw"
+    write_photographs(raw, each=10)
+    whole = (raw / "both" / "00.jpg").read_bytes()
+    (raw / "both" / "00.jpg").write_bytes(whole[: len(whole) // 2])
+    (raw / "down" / "03.jpg").write_bytes(b"")
+    return raw
+
+
+def test_a_bad_image_is_skipped_and_listed(with_bad_images, tmp_path):
+    with new_folder(tmp_path / "prepared") as folder:
+        notes = prepare_dataset(open_folder(with_bad_images), folder, **OPTIONS)
+    table = (tmp_path / "prepared" / "bad_images.csv").read_text()
+    assert "both/00.jpg" in table and "down/03.jpg" in table
+    assert "0x" not in table  # an address would differ from run to run
+    assert sum("skipped" in note for note in notes) == 2
+    rows = sum(
+        len(open_array(tmp_path / "prepared" / split / "images.npy"))
+        for split in SPLITS
+    )
+    assert rows == 28
+
+
+def test_bad_images_can_fail(with_bad_images, tmp_path):
+    options = {**OPTIONS, "bad_images": "fail"}
+    with (
+        pytest.raises(InputError, match="2 of 30 images can't be read"),
+        new_folder(tmp_path / "prepared") as folder,
+    ):
+        prepare_dataset(open_folder(with_bad_images), folder, **options)
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_too_many_bad_images_always_fail(with_bad_images, tmp_path):
+    for number in range(4, 8):
+        (with_bad_images / "down" / f"0{number}.jpg").write_text("text")
+    with pytest.raises(InputError, match="more than 10% is too many"):
+        prepare_dataset(open_folder(with_bad_images), tmp_path, **OPTIONS)
+
+
+def test_digits_are_upsampled_to_the_whole_range(tmp_path):
+    source = open_digits()
+    assert source.size == 1797 and len(source.classes) == 10
+    with new_folder(tmp_path / "prepared") as folder:
+        prepare_dataset(source, folder, **OPTIONS)
+    images = open_array(tmp_path / "prepared" / "train" / "images.npy")
+    assert images.min() == 0 and images.max() == 255
+    labels = open_array(tmp_path / "prepared" / "train" / "labels.npy")
+    classes = json.loads((tmp_path / "prepared" / "classes.json").read_text())
+    assert classes == [str(k) for k in range(10)] and len(set(labels)) == 10
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    """A set with two labels and no validation split, as tfds writes it."""
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+
+    class Shades(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(None, None, 1)),
+                        "parity": tfds.features.ClassLabel(num_classes=2),
+                        "shade": tfds.features.ClassLabel(
+                            names=["dark", "middle", "light"]
+                        ),
+                    }
+                ),
+                supervised_keys=("image", "shade"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {
+                "train": self._generate(0, 30),
+                "test": self._generate(30, 9),
+            }
+
+        def _generate(self, count):
+            for i in range(count):
+                image = np.full((9, 7, 1), 100 * (i % 3) + i, np.uint8)
+                yield i, {"image": image, "parity": i % 2, "shade": i % 3}
+
+        def _generate_examples(self):
+            raise AssertionError
+
+    Shades(data_dir=folder).download_and_prepare()
+    return folder
+
+
+def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
+    tfds_folder, tmp_path
+):
+    source = open_source("tfds", "", "shades", str(tfds_folder))
+    assert source.classes == ["dark", "middle", "light"]
+    assert source.splits == ["train", "test"] and source.size == 39
+    with new_folder(tmp_path / "prepared") as folder:
+        prepare_dataset(source, folder, **OPTIONS)
+    images = open_array(tmp_path / "prepared" / "test" / "images.npy")
+    labels = open_array(tmp_path / "prepared" / "test" / "labels.npy")
+    assert images.shape == (9, 32, 32, 3)
+    assert (images[:, 0, 0, 0] // 100 == labels).all()
+    assert len(open_array(tmp_path / "prepared/validation/labels.npy")) >= 3
+
+
+def test_tfds_names_are_checked(tmp_path):
+    with pytest.raises(InputError, match="did you mean") as refusal:
+        open_source("tfds", "", "cifar1", str(tmp_path))
+    assert len(str(refusal.value)) < 300 and "\n" not in str(refusal.value)
+
+
+def test_tfds_without_a_connection_gives_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="no connection") as refusal:
+        open_source("tfds", "", "beans", str(tmp_path))
+    assert "\n" not in str(refusal.value)
+
+
+def test_arrays_grow_row_by_row(tmp_path):
+    path = tmp_path / "rows.npy"
+    with ArrayWriter(path, (2, 3), np.uint8) as writer:
+        for row in range(12):
+            writer.append(np.full((1, 2, 3), row))
+    rows = np.load(path)
+    assert rows.shape == (12, 2, 3) and rows[:, 1, 2].tolist() == list(
+        range(12)
+    )
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    (tmp_path / "kept").write_text("before")
+    with pytest.raises(RuntimeError), new_file(tmp_path / "kept") as file:
+        file.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "new") as folder:
+        (folder / "half").write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_text() == "before"

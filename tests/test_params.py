@@ -1,0 +1,137 @@
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from thaw import params
+from thaw.errors import InputError
+from thaw.variants import VARIANTS
+
+DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def load(tmp_path, change):
+    values = yaml.safe_load(yaml.safe_dump(DEFAULTS))
+    for name, value in change.items():
+        *sections, key = name.split(".")
+        section = values[sections[0]] if sections else values
+        section[key] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return params.load(path)
+
+
+def test_defaults_are_well_formed():
+    assert params.load(ROOT / "params.yaml").finetune.blocks == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"finetune.learning_rate": "1e-05"},
+        {"finetune.learning_rate": 1},
+        {"finetune.blocks": "all"},
+        {"finetune.blocks": 0},
+        {"prepare.image_size": None},
+        {"backbone.weights": None},
+        {"backbone.name": "EfficientNetB7", "finetune.blocks": 55},
+    ],
+    ids=str,
+)
+def test_accepts(tmp_path, change):
+    load(tmp_path, change)
+
+
+def test_a_rate_that_yaml_reads_as_text_is_a_number(tmp_path):
+    loaded = load(tmp_path, {"finetune.learning_rate": "1e-05"})
+    assert loaded.finetune.learning_rate == 1e-5
+
+
+def test_image_size_null_is_the_backbones_own(tmp_path):
+    loaded = load(
+        tmp_path,
+        {"prepare.image_size": None, "backbone.name": "EfficientNetB4"},
+    )
+    assert loaded.image_size == 380
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"finetune.blocks": 17}, "0 to 16"),
+        ({"finetune.blocks": -1}, "a whole number, 0 or more, or all"),
+        ({"finetune.blocks": "two"}, '"two"; allowed: a whole number'),
+        ({"finetune.blocks": True}, "true"),
+        ({"finetune.blocks": 1.5}, "1.5"),
+        ({"finetune.views": 5}, "extract.views (4)"),
+        ({"finetune.learning_rate": True}, "a number over 0"),
+        ({"finetune.learning_rate": float("nan")}, "NaN"),
+        ({"finetune.learning_rate": float("inf")}, "Infinity"),
+        ({"finetune.learning_rate": "inf"}, "a number over 0"),
+        ({"finetune.learning_rate": "fast"}, '"fast"'),
+        ({"prepare.image_size": 16}, "from 32"),
+        ({"prepare.test": 0.9}, "prepare.validation (0.15)"),
+        ({"prepare.source": "tfds"}, "prepare.name is null"),
+        ({"head.epoch": 3}, "did you mean epochs?"),
+        ({"finetun": {}}, "did you mean finetune?"),
+        ({"head": None}, "a section of keys"),
+        ({"seed": "a\nb"}, '"a\\nb"'),
+        ({"backbone.name": "EfficientNetB8"}, "EfficientNetV2L"),
+    ],
+    ids=str,
+)
+def test_refuses_in_one_line(tmp_path, change, words):
+    with pytest.raises(InputError) as refusal:
+        load(tmp_path, change)
+    text = str(refusal.value)
+    assert words in text and "\n" not in text
+    assert next(iter(change)).rsplit(".", 1)[-1] in text or "views" in text
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00", "seed"])
+def test_refuses_what_is_no_mapping(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        params.load(path)
+
+
+KEYS = [
+    f"{section}.{key}" if key else section
+    for section, value in DEFAULTS.items()
+    for key in (value if isinstance(value, dict) else [None])
+]
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 100),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(key=st.sampled_from(KEYS), value=ANYTHING)
+def test_any_value_is_accepted_or_refused_by_name(tmp_path, key, value):
+    try:
+        load(tmp_path, {key: value})
+    except InputError as refusal:
+        assert key.split(".")[0] in str(refusal)
+        assert "\n" not in str(refusal)
+
+
+def test_comments_give_every_variants_blocks():
+    comments = (ROOT / "params.yaml").read_text()
+    start = comments.index("blocks: 1")
+    text = comments[start : comments.index("views", start)]
+    for name, variant in VARIANTS.items():
+        short = name.removeprefix("EfficientNet")
+        assert re.search(rf"\b{short}\b( B\d)? {variant.blocks}\b", text), name

@@ -1,0 +1,260 @@
+"""The real stages under the real DVC, on small data."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, STAGES
+
+ALL = STAGES[1:]
+
+
+def test_one_command_runs_every_stage(reproduced):
+    assert sorted(reproduced.ran) == sorted(STAGES)
+    metrics = json.loads(
+        (reproduced.folder / "metrics/evaluate.json").read_text()
+    )
+    for name in ("head", "finetuned"):
+        assert {
+            "accuracy",
+            "accuracy_ci_low",
+            "accuracy_ci_high",
+            "top5",
+            "macro_f1",
+            "loss",
+            "ece",
+        } == set(metrics[name])
+    assert metrics["gain"] == pytest.approx(
+        metrics["finetuned"]["accuracy"] - metrics["head"]["accuracy"]
+    )
+    assert "up to date" in reproduced.dvc("repro")
+    assert "up to date" in reproduced.dvc("status")
+
+
+def test_nothing_is_sent_or_left_in_home(reproduced):
+    assert not reproduced.sockets.exists(), reproduced.sockets.read_text()
+    written = {
+        path.relative_to(reproduced.home).as_posix()
+        for path in reproduced.home.rglob("*")
+        if path.is_file()
+    }
+    # Keras's own settings and Matplotlib's list of fonts; no identities.
+    strange = [
+        name
+        for name in written
+        if name != ".keras/keras.json" and "matplotlib" not in name
+    ]
+    assert not strange
+
+
+# A row each; `finetune.blocks` is changed by an experiment below.
+RERUNS = [
+    ({"finetune__batch_size": 8}, ["finetune", "evaluate"]),
+    ({"evaluate__top_k": 2}, ["evaluate"]),
+    ({"head__dropout": 0.1}, ["head", "finetune", "evaluate"]),
+    ({"augment__rotation": 0.01}, ALL[1:]),
+    ({"prepare__seed": 1}, ALL),
+]
+
+
+@pytest.fixture(scope="module")
+def changing(reproduced, tmp_path_factory):
+    return reproduced.copy(tmp_path_factory.mktemp("changing") / "project")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), RERUNS, ids=lambda x: "-".join(x)
+)
+def test_a_change_reruns_what_depends_on_it(changing, change, expected):
+    changing.set(**change)
+    assert sorted(changing.repro()) == sorted(["check", *expected])
+
+
+def test_declared_parameters_match_the_table():
+    """What the runs above do not change, by what dvc.yaml declares."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = {name: stages[name].get("params", []) for name in STAGES}
+    assert declared == {
+        "check": [],
+        "prepare": ["prepare", "backbone.name"],
+        "extract": ["backbone", "augment", "extract"],
+        "head": ["seed", "head"],
+        "prefix": [
+            "backbone",
+            "augment",
+            "finetune.blocks",
+            "finetune.views",
+        ],
+        "finetune": ["seed", "backbone", "augment", "finetune"],
+        "evaluate": ["backbone", "evaluate"],
+    }
+    for name in ALL:
+        assert "data/params.ok" in stages[name]["deps"]
+
+
+def list_imports(path: Path) -> set[str]:
+    found = {"thaw/__init__.py"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules = [node.module]
+            modules += [f"{node.module}.{name.name}" for name in node.names]
+        elif isinstance(node, ast.Import):
+            modules = [name.name for name in node.names]
+        for module in modules:
+            file = Path(*module.split(".")).with_suffix(".py")
+            if module.split(".")[0] == "thaw" and (ROOT / file).exists():
+                found.add(file.as_posix())
+    return found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_all_that_is_imported(stage):
+    closure, left = set(), {f"stages/{stage}.py"}
+    while left:
+        name = left.pop()
+        closure.add(name)
+        left |= list_imports(ROOT / name) - closure
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = {d for d in stages[stage]["deps"] if d.endswith(".py")}
+    assert declared == closure
+
+
+def test_thaw_imports_no_stage():
+    for path in (ROOT / "thaw").glob("*.py"):
+        assert "stages" not in {
+            name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+            for name in [node.module]
+        }
+
+
+def test_shipped_model_scores_what_the_metrics_say(reproduced):
+    """Loaded by plain Keras in another program, fed the packed test images."""
+    program = """
+import json, keras, numpy
+model = keras.models.load_model("models/finetuned.keras")
+images = numpy.load("data/prepared/test/images.npy")
+labels = numpy.load("data/prepared/test/labels.npy")
+assert isinstance(model, keras.Model) and len(model.inputs) == 1
+assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+predicted = model.predict(images, verbose=0)
+assert numpy.allclose(predicted.sum(axis=1), 1, atol=1e-5)
+print(json.dumps([float((predicted.argmax(1) == labels).mean()), len(labels)]))
+"""
+    done = reproduced.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    accuracy, count = json.loads(done.stdout.splitlines()[-1])
+    metrics = json.loads(
+        (reproduced.folder / "metrics/evaluate.json").read_text()
+    )
+    assert metrics["n"] == count
+    assert metrics["finetuned"]["accuracy"] == accuracy
+
+
+def test_predictions_list_every_test_image(reproduced):
+    folder = reproduced.folder
+    table = (folder / "metrics/predictions.csv").read_text().splitlines()
+    index = (folder / "data/prepared/test/index.csv").read_text().splitlines()
+    assert len(table) == len(index)
+    for line, entry in zip(table[1:], index[1:], strict=True):
+        assert line.split(",")[:2] == entry.split(",")[:2]
+
+
+def test_plots_and_experiments_have_something_to_show(reproduced):
+    plots = json.loads(reproduced.dvc("plots", "show", "--json"))
+    assert "errors" not in plots
+    shown = "".join(plots["data"])
+    for name in ("head-loss", "finetune-accuracy", "confusion", "augmented"):
+        assert name in shown
+    table = reproduced.dvc("exp", "show", "--csv")
+    assert "finetuned.accuracy" in table and "finetune.blocks" in table
+
+
+def test_wrong_parameters_are_refused_before_anything_is_lost(
+    reproduced, tmp_path
+):
+    project = reproduced.copy(tmp_path / "project")
+    before = sorted(project.folder.rglob("*.npy"))
+    for change, key in [
+        ({"finetune__blocks": 17}, "finetune.blocks is 17"),
+        ({"prepare__image_size": 16}, "prepare.image_size is 16"),
+        ({"head__learning_rate": float("nan")}, "head.learning_rate is NaN"),
+        ({"head__epoch": 3}, "head.epoch is no parameter"),
+    ]:
+        saved = (project.folder / "params.yaml").read_text()
+        project.set(**change)
+        done = project.run(sys.executable, "-m", "dvc", "repro")
+        assert done.returncode != 0
+        (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
+        assert key in line and "Traceback" not in done.stderr
+        (project.folder / "params.yaml").write_text(saved)
+        assert before == sorted(project.folder.rglob("*.npy"))
+
+
+def test_a_stage_that_fails_leaves_no_partial_artefact(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    for path in (project.folder / "data/raw/across").glob("*.jpg"):
+        path.write_bytes(b"no picture")
+    done = project.run(sys.executable, "-m", "dvc", "repro")
+    assert done.returncode != 0
+    (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
+    assert "can't be read" in line and "dvc checkout" in line
+    assert not (project.folder / "data/prepared").exists()
+    assert not list((project.folder / "data").glob(".*unfinished"))
+    assert (project.folder / "data/features").exists()
+    subprocess.run(
+        ["git", "checkout", "--quiet", "data/raw"],
+        cwd=project.folder,
+        check=True,
+    )
+    project.dvc("checkout")
+    assert (project.folder / "data/prepared/train/images.npy").exists()
+
+
+def test_an_experiment_sets_a_depth(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    subprocess.run(["git", "add", "-A"], cwd=project.folder, check=True)
+    subprocess.run(
+        ["git", "commit", "-qm", "run"], cwd=project.folder, check=True
+    )
+    output = project.dvc("exp", "run", "-S", "finetune.blocks=0")
+    ran = [
+        line.split("'")[1]
+        for line in output.splitlines()
+        if line.startswith("Running stage")
+    ]
+    assert sorted(ran) == sorted(["check", "prefix", "finetune", "evaluate"])
+    assert "thawed: the head alone" in output
+    plan = json.loads(
+        (project.folder / "data/activations/plan.json").read_text()
+    )
+    assert plan["blocks"] == [] and plan["layers"] == []
+    assert "finetune.blocks" in project.dvc("params", "diff", "HEAD")
+
+
+def test_check_starts_neither_keras_nor_tensorflow():
+    program = (
+        "import sys, stages.check; "
+        "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_prepared_data_are_what_the_design_says(reproduced):
+    prepared = reproduced.folder / "data/prepared"
+    total = 0
+    for split in ("train", "validation", "test"):
+        images = np.load(prepared / split / "images.npy")
+        labels = np.load(prepared / split / "labels.npy")
+        assert images.shape == (len(labels), 32, 32, 3)
+        assert images.dtype == np.uint8 and labels.dtype == np.int32
+        assert set(labels) == {0, 1, 2}
+        total += len(labels)
+    assert total == 30
