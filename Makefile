@@ -18,9 +18,8 @@ test: $(VENV)/installed
 	pytest
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	sys.exit((3, 11) <= v <= (3, 13) or "Python 3.11 to 3.13 is needed, \
-	found %d.%d: make PYTHON=..." % v)' 2>&1 || exit 1
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or \
+	sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
