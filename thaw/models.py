@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from thaw.backend import keras
+from thaw.console import without_chatter
 from thaw.errors import InputError
 from thaw.files import new_file
 from thaw.parts import LOGITS, POOLED
@@ -54,7 +55,8 @@ def save_model(model: keras.Model, path: str | Path) -> None:
     """
     with tempfile.TemporaryDirectory() as folder, new_file(path) as unfinished:
         dated = Path(folder, "model.keras")
-        keras.saving.save_model(model, dated)
+        with without_chatter():  # on any backend this imports TensorFlow
+            keras.saving.save_model(model, dated)
         with (
             zipfile.ZipFile(dated) as given,
             zipfile.ZipFile(unfinished, "w") as written,

@@ -4,7 +4,7 @@ The pictures are the 62 letters and digits in the fonts that Matplotlib ships.
 They begin clean and grow harder: from nothing, the network does not start to
 learn on hard pictures. The result is stored in float16, without its head.
 
-    dvc repro -f weights/dvc.yaml     # about an hour on 2 cores
+    python pretrain.py      # 20 to 60 minutes on 2 cores
 """
 
 import os
