@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach v,python3.13 python3.12 python3.11 python3,\
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lock clean
+.PHONY: repro test bench lock clean
 
 repro: $(VENV)/installed
 	dvc repro
@@ -23,6 +23,10 @@ $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
+
+# Against the Keras guide, on any photographs: make bench DATA=folder
+bench: $(VENV)/installed
+	python -m benchmarks $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 # Exact versions of all that pyproject.toml names needs, for every platform.
 lock: $(VENV)/installed

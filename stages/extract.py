@@ -33,8 +33,8 @@ def main() -> None:
         get_part(backbone, IMAGE, *layers), p.extract.precision, "uint8"
     )
     say(
-        f"running {backbone.name} on {network.engine} in {network.precision}, "
-        f"{p.extract.views} views of each training image"
+        f"running {backbone.name} on {network.engine}: {p.extract.views} views "
+        f"of each training image in {network.precision}, the rest in float32"
     )
     augment = p.augment.model_dump()
     gather = {split: gather_views(dataset, split, augment) for split in SPLITS}

@@ -43,7 +43,9 @@ def main() -> None:
                     for split in SPLITS
                 }
             network = FrozenNetwork(
-                get_part(backbone, start, plan.cut), features.precision, dtype
+                get_part(backbone, start, plan.cut),
+                features.wanted_precision,
+                dtype,
             )
             say(
                 f"running {start} to {plan.cut} on {network.engine} in "

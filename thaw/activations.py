@@ -17,6 +17,11 @@ def list_views(views: int) -> list[tuple[str, int]]:
     return [*train, ("validation", 0), ("test", 0)]
 
 
+def get_precision(network: FrozenNetwork, split: str) -> str:
+    """Scores are those of the shipped model, which runs in float32."""
+    return network.precision if split == "train" else "float32"
+
+
 class HalfArray:
     """Writes into a float16 array, watching its range."""
 
@@ -81,6 +86,7 @@ def write_activations(
                     rows[split],
                     list(outs.values()),
                     bar.update,
+                    get_precision(network, split),
                 )
                 overflowed |= {x for x, out in outs.items() if out.overflowed}
         if not overflowed:

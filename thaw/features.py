@@ -52,6 +52,11 @@ class Features:
         return open_activations(self.folder, POOLED, "train", 0).shape[1]
 
     @property
+    def wanted_precision(self) -> str:
+        """Of what continues from here, maybe on an engine without bfloat16."""
+        return "float32" if self.precision == "float32" else "auto"
+
+    @property
     def tap_dtype(self) -> str:
         return str(open_activations(self.folder, self.tap, "train", 0).dtype)
 

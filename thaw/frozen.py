@@ -1,19 +1,25 @@
 """Running the frozen part of the network, on the fastest engine there is."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 
 import numpy as np
 
 from thaw.backend import keras
+from thaw.errors import InputError
 from thaw.threads import count_cores, map_ahead
 
 # OpenVINO reports every conversion, and keeps an identity in $HOME, unless the
 # package that does so can't be imported; it then uses its own stub.
 sys.modules["openvino_telemetry"] = None
 
-BATCH_SIZE = 8  # fills one core of a CPU; larger ones gain nothing
+BATCH_SIZE = 8  # keeps a CPU core busy; larger ones gain nothing
+BATCHES_AHEAD = 8  # made by threads while the network runs
+
+
+# Gives start and stop of a batch, and its inputs.
+Batch = tuple[tuple[int, int], np.ndarray]
 
 
 class FrozenNetwork:
@@ -21,117 +27,146 @@ class FrozenNetwork:
 
     Args:
         model: a functional model of one input.
-        precision: "float32", "bfloat16" or "auto": bfloat16 where the
-            processor has it. Keras alone runs in float32.
+        precision: "float32", "bfloat16" or "auto", bfloat16 where the
+            engine and the processor have it.
         dtype: of the input; conversion to float32 is part of the network.
 
     Attributes:
+        outputs: the shape of each output, without the batch.
         engine: what runs it, for people.
-        precision: "float32" or "bfloat16", what it runs in.
+        precision: "float32" or "bfloat16".
+
+    Raises:
+        InputError: where a precision is asked for that can't be had.
     """
 
     def __init__(self, model: keras.Model, precision: str, dtype: str):
-        self.shape = model.input_shape[1:]
         self.outputs = [tensor.shape[1:] for tensor in model.outputs]
-        self._model = model
         if can_use_openvino():
-            self._compile_openvino(precision, dtype)
+            self._engine = OpenVINOEngine(model, dtype)
         else:
-            self.engine = f"keras {keras.__version__}"
-            self.precision = "float32"
-            self.run = self._run_keras
+            self._engine = KerasEngine(model)
+        self.engine = self._engine.name
+        offered = self._engine.precisions
+        if precision not in ("auto", *offered):
+            raise InputError(
+                f"extract.precision is {precision}; allowed on {self.engine} "
+                f"here: auto, {', '.join(offered)}"
+            )
+        self.precision = offered[-1] if precision == "auto" else precision
 
-    def _compile_openvino(self, precision: str, dtype: str) -> None:
-        import openvino
-
-        core = openvino.Core()
-        has_bfloat16 = "BF16" in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
-        if precision == "auto":
-            precision = "bfloat16" if has_bfloat16 else "float32"
-        self.engine = f"openvino {openvino.__version__.split('-')[0]}"
-        self.precision = precision
-        self._compiled = core.compile_model(
-            convert_to_openvino(self._model, dtype),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": {
-                    "float32": "f32",
-                    "bfloat16": "bf16",
-                }[precision],
-                "PERFORMANCE_HINT": "THROUGHPUT",
-                "INFERENCE_NUM_THREADS": count_cores(),
-            },
-        )
-        self._queue = openvino.AsyncInferQueue(self._compiled)
-        self.run = self._run_openvino
-
-    def predict(self, batch: np.ndarray) -> list[np.ndarray]:
-        """All outputs for one batch of any size, (n, *shape) each, float32."""
-        outs = [np.empty((len(batch), *s), np.float32) for s in self.outputs]
-        self.run(lambda start, stop: batch[start:stop], len(batch), outs)
-        return outs
-
-    # `run(load, rows, outs, advance)`: both engines, the same contract.
-    #
-    # Args:
-    #     load: start and stop of a batch to its rows; called on threads.
-    #     rows: how many there are.
-    #     outs: an array (rows, ...) for each output, filled in place.
-    #     advance: called with the number of rows just done.
-
-    def _run_openvino(
+    def run(
         self,
         load: Callable[[int, int], np.ndarray],
         rows: int,
         outs: list[np.ndarray],
         advance: Callable[[int], object] = lambda count: None,
+        precision: str | None = None,
     ) -> None:
-        failures = []
+        """Fills `outs` with the outputs for all rows.
 
-        def store(request, span: tuple[int, int]) -> None:
-            try:
-                start, stop = span
-                for out, tensor in zip(
-                    outs, request.output_tensors, strict=True
-                ):
-                    out[start:stop] = tensor.data[: stop - start]
-            except Exception as error:  # else OpenVINO loses it
-                failures.append(error)
+        Args:
+            load: start and stop of a batch to its inputs; called on threads.
+            rows: how many there are.
+            outs: for each output an array (rows, *shape), or what takes slices
+                of rows as one does.
+            advance: called with the number of rows just begun.
+            precision: another one than the network's own.
+        """
 
-        self._queue.set_callback(store)
-        for span, batch in self._load_ahead(load, rows):
-            count = len(batch)
-            if count < BATCH_SIZE:
-                batch = np.resize(batch, (BATCH_SIZE, *self.shape))
-            self._queue.start_async([batch], span)
-            advance(count)
-        self._queue.wait_all()
-        if failures:
-            raise failures[0]
-
-    def _run_keras(
-        self,
-        load: Callable[[int, int], np.ndarray],
-        rows: int,
-        outs: list[np.ndarray],
-        advance: Callable[[int], object] = lambda count: None,
-    ) -> None:
-        for (start, stop), batch in self._load_ahead(load, rows):
-            results = self._model.predict_on_batch(batch.astype(np.float32))
-            if len(outs) == 1 and not isinstance(results, list):
-                results = [results]
+        def store(span: tuple[int, int], results: list[np.ndarray]) -> None:
+            start, stop = span
             for out, result in zip(outs, results, strict=True):
-                out[start:stop] = result
-            advance(len(batch))
+                out[start:stop] = result[: stop - start]
 
-    def _load_ahead(self, load, rows: int):
         spans = [
             (start, min(start + BATCH_SIZE, rows))
             for start in range(0, rows, BATCH_SIZE)
         ]
-        return map_ahead(lambda span: (span, load(*span)), spans, ahead=8)
+        batches = map_ahead(
+            lambda span: (span, load(*span)), spans, ahead=BATCHES_AHEAD
+        )
+        self._engine.run(batches, store, advance, precision or self.precision)
+
+    def predict(
+        self, batch: np.ndarray, precision: str | None = None
+    ) -> list[np.ndarray]:
+        """All outputs for a batch of any size: (n, *shape) float32 each."""
+        outs = [np.empty((len(batch), *s), np.float32) for s in self.outputs]
+        self.run(
+            lambda start, stop: batch[start:stop],
+            len(batch),
+            outs,
+            precision=precision,
+        )
+        return outs
+
+
+class KerasEngine:
+    """Whatever backend and device Keras has."""
+
+    def __init__(self, model: keras.Model):
+        self.name = f"keras {keras.__version__}"
+        self.precisions = ["float32"]
+        self._model = model
+
+    def run(self, batches: Iterable[Batch], store, advance, precision) -> None:
+        for span, batch in batches:
+            results = self._model.predict_on_batch(batch.astype(np.float32))
+            store(span, results if isinstance(results, list) else [results])
+            advance(len(batch))
+
+
+class OpenVINOEngine:
+    """The CPU, all cores, several batches under way at once."""
+
+    def __init__(self, model: keras.Model, dtype: str):
+        import openvino
+
+        self._core = openvino.Core()
+        self.name = f"openvino {openvino.__version__.split('-')[0]}"
+        able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precisions = ["float32"] + ["bfloat16"] * ("BF16" in able)
+        self._network = convert_to_openvino(model, dtype)
+        self._queues = {}
+
+    def _get_queue(self, precision: str):
+        import openvino
+
+        if precision not in self._queues:
+            hints = {"float32": "f32", "bfloat16": "bf16"}
+            compiled = self._core.compile_model(
+                self._network,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": hints[precision],
+                    "PERFORMANCE_HINT": "THROUGHPUT",
+                    "INFERENCE_NUM_THREADS": count_cores(),
+                },
+            )
+            self._queues[precision] = openvino.AsyncInferQueue(compiled)
+        return self._queues[precision]
+
+    def run(self, batches: Iterable[Batch], store, advance, precision) -> None:
+        failures = []
+
+        def finish(request, span: tuple[int, int]) -> None:
+            try:
+                store(span, [out.data for out in request.output_tensors])
+            except Exception as error:  # else OpenVINO loses it
+                failures.append(error)
+
+        queue = self._get_queue(precision)
+        queue.set_callback(finish)
+        for span, batch in batches:
+            count = len(batch)
+            if count < BATCH_SIZE:
+                batch = np.resize(batch, (BATCH_SIZE, *batch.shape[1:]))
+            queue.start_async([batch], span)
+            advance(count)
+        queue.wait_all()
+        if failures:
+            raise failures[0]
 
 
 def can_use_openvino() -> bool:

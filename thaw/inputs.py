@@ -1,7 +1,9 @@
 """What the thawed part is fed with, kept or made on the way."""
 
+from functools import partial
 from pathlib import Path
 
+from thaw.activations import get_precision
 from thaw.augmentation import gather_views
 from thaw.backend import keras
 from thaw.dataset import Dataset
@@ -34,10 +36,13 @@ def open_inputs(
     if plan.cut == IMAGE:
         return images
     prefix = FrozenNetwork(
-        get_part(backbone, IMAGE, plan.cut), features.precision, "uint8"
+        get_part(backbone, IMAGE, plan.cut), features.wanted_precision, "uint8"
     )
 
     def stream(split: str) -> Gather:
-        return lambda rows, view: prefix.predict(images[split](rows, view))[0]
+        precision = get_precision(prefix, split)
+        gather = images[split]
+        predict = partial(prefix.predict, precision=precision)
+        return lambda rows, view: predict(gather(rows, view))[0]
 
     return {split: stream(split) for split in splits}
