@@ -18,6 +18,7 @@ test: $(VENV)/installed
 	pytest
 
 $(VENV)/installed: requirements.txt
+	$(if $(PYTHON),,$(error Python 3.11 to 3.13 with venv is needed))
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or \
 	sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)

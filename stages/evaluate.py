@@ -5,9 +5,9 @@ from thaw.batches import Batches
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.features import Features
-from thaw.files import write_json, write_table
-from thaw.metrics import score_predictions
-from thaw.models import load_model
+from thaw.files import write_json
+from thaw.metrics import score_predictions, write_predictions
+from thaw.models import load_model, predict
 from thaw.parts import POOLED
 
 PREPARED = "data/prepared"
@@ -26,13 +26,14 @@ def main() -> None:
     images = dataset.open_images("test")
     inputs = {
         "head": features.gather(POOLED, "test", views=1),
-        "finetuned": lambda rows, view: images[rows],
+        "finetuned": lambda rows, views: images[rows],
     }
     models = {"head": HEAD, "finetuned": FINETUNED}
     say(f"scoring {', '.join(models.values())} on {len(labels)} test images")
     probabilities = {
-        name: load_model(path).predict(
-            Batches(inputs[name], labels, 1, BATCH_SIZE, seed=None), verbose=0
+        name: predict(
+            load_model(path),
+            Batches(inputs[name], labels, 1, BATCH_SIZE, seed=None),
         )
         for name, path in models.items()
     }
@@ -42,25 +43,7 @@ def main() -> None:
     }
     gain = scores["finetuned"]["accuracy"] - scores["head"]["accuracy"]
     write_json(METRICS, {**scores, "gain": gain, "n": len(labels)})
-    columns = [
-        column
-        for predicted in probabilities.values()
-        for column in (
-            [dataset.classes[k] for k in predicted.argmax(axis=1)],
-            [f"{value:.6f}" for value in predicted.max(axis=1)],
-        )
-    ]
-    index = dataset.read_index("test")
-    write_table(
-        PREDICTIONS,
-        ["id", "path", "actual"]
-        + [f"{name}{what}" for name in models for what in ("", "_probability")],
-        zip(
-            *([row[key] for row in index] for key in ("id", "path", "class")),
-            *columns,
-            strict=True,
-        ),
-    )
+    write_predictions(PREDICTIONS, dataset, "test", probabilities)
     for name, score in scores.items():
         low, high = score["accuracy_ci_low"], score["accuracy_ci_high"]
         say(

@@ -11,7 +11,7 @@ from thaw.dataset import Dataset
 from thaw.features import Features
 from thaw.files import write_json
 from thaw.inputs import open_inputs
-from thaw.models import join_head, load_model, save_model
+from thaw.models import join_head, load_model, save_model, seed_dropout
 from thaw.parts import LOGITS, get_part
 from thaw.plan import Plan, apply_plan
 from thaw.training import train_model
@@ -29,14 +29,15 @@ def main() -> None:
     p = params.load()
     dataset, features = Dataset(PREPARED), Features(FEATURES)
     plan = Plan.read(f"{ACTIVATIONS}/plan.json")
-    say(*plan.describe())
-    make_deterministic(p.seed)
+    say(f"reading {PREPARED}, {FEATURES} and {ACTIVATIONS}", *plan.describe())
     backbone = build_backbone(
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
     checkpoint = backbone.get_weights()
     apply_plan(backbone, plan, p.finetune.drop_connect_rate)
+    make_deterministic(p.seed)
     model = join_head(backbone, load_model(HEAD))
+    seed_dropout(model, p.seed)
     inputs = open_inputs(
         plan,
         backbone,

@@ -11,11 +11,11 @@ from thaw.files import new_folder
 from thaw.frozen import FrozenNetwork
 from thaw.parts import IMAGE, get_part
 from thaw.plan import CACHED, is_behind, make_plan
-from thaw.splits import SPLITS
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
 ACTIVATIONS = "data/activations"
+SPLITS = ("train", "validation")  # test is read by evaluate alone
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
     plan = make_plan(backbone, p.finetune.blocks, bool(features.tap))
-    say(*plan.describe())
+    say(f"reading {PREPARED} and {FEATURES}", *plan.describe())
     with new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")
         if plan.activations == CACHED:

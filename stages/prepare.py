@@ -17,7 +17,7 @@ def main() -> None:
     )
     say(f"reading {source.size} images, {len(source.classes)} classes")
     with new_folder(PREPARED) as folder:
-        notes = prepare_dataset(
+        prepare_dataset(
             source,
             folder,
             image_size=p.image_size,
@@ -27,7 +27,7 @@ def main() -> None:
             seed=p.prepare.seed,
             bad_images=p.prepare.bad_images,
         )
-    say(*notes, *Dataset(PREPARED).describe())
+    say(*Dataset(PREPARED).describe())
     say_wrote(PREPARED)
 
 

@@ -107,11 +107,12 @@ def fresh_project(tmp_path_factory) -> Project:
         prepare__path="data/raw",
         prepare__image_size=32,
         extract__views=2,
-        # A poor head, so that fine-tuning always has something to add.
+        # A poor head, so that fine-tuning has something to add.
         head__epochs=1,
         head__learning_rate=0.0001,
         finetune__views=2,
         finetune__epochs=2,
+        finetune__batch_size=8,
     )
     for command in (
         "git init --quiet",

@@ -6,19 +6,23 @@ import math
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from thaw.activations import HalfArray
-from thaw.augmentation import augment_images
+from thaw.activations import RangedArray, write_activations
+from thaw.augmentation import augment_images, gather_views
 from thaw.backbone import build_backbone, measure_drift
 from thaw.backend import keras, make_deterministic
 from thaw.batches import Batches
+from thaw.dataset import Dataset
 from thaw.errors import InputError
-from thaw.files import create_array
+from thaw.features import Features
+from thaw.files import create_array, write_json
 from thaw.frozen import FrozenNetwork
+from thaw.inputs import open_inputs
 from thaw.metrics import measure_calibration, score_predictions
 from thaw.models import build_head, join_head, load_model, save_model
 from thaw.parts import IMAGE, LOGITS, POOLED, get_part
@@ -47,10 +51,17 @@ LABELS = np.arange(24) % 3
 
 
 @pytest.fixture(scope="module")
-def b0():
-    """With the embedded checkpoint."""
+def checkpoint():
     (weights,) = (ROOT / "weights").glob("*.weights.h5")
     return build_backbone("EfficientNetB0", "file", weights, 32)
+
+
+@pytest.fixture
+def b0(checkpoint):
+    """The embedded checkpoint, whatever an earlier test made of it."""
+    weights = checkpoint.get_weights()
+    yield checkpoint
+    checkpoint.set_weights(weights)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def weights_files(tmp_path_factory):
 
 
 def test_a_file_predicts_bit_for_bit_what_imagenet_does(
-    weights_files, monkeypatch
+    weights_files, tmp_path, monkeypatch
 ):
     from keras.src.applications import efficientnet
     from keras.src.utils import file_utils
@@ -81,14 +92,10 @@ def test_a_file_predicts_bit_for_bit_what_imagenet_does(
     published = weights_files / "efficientnetb0_notop.h5"
     digest = hashlib.md5(published.read_bytes()).hexdigest()
     monkeypatch.setitem(efficientnet.WEIGHTS_HASHES, "b0", ("", digest))
-    monkeypatch.setattr(
-        file_utils, "urlretrieve", lambda *args: pytest.fail("downloads")
-    )
-    monkeypatch.setattr(
-        efficientnet.file_utils,
-        "get_file",
-        lambda name, *args, **kwargs: str(weights_files / name),
-    )
+    # Where Keras keeps what it has downloaded.
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / published.name).write_bytes(published.read_bytes())
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
 
     def predict(weights, file):
         model = build_backbone("EfficientNetB0", weights, file, 32)
@@ -98,6 +105,15 @@ def test_a_file_predicts_bit_for_bit_what_imagenet_does(
     assert np.array_equal(predict("file", published), expected)
     new = weights_files / "new.weights.h5"
     assert np.array_equal(predict("file", new), expected)
+
+
+def test_random_weights_are_the_same_in_every_stage():
+    first, second = (
+        build_backbone("EfficientNetB0", None, "", 32).get_weights()
+        for _ in range(2)
+    )
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_the_division_is_there_exactly_with_a_variance(weights_files, b0):
@@ -237,11 +253,126 @@ def test_openvino_telemetry_is_never_imported(b0):
 
 
 def test_activations_beyond_float16_are_noticed(tmp_path):
-    half = HalfArray(create_array(tmp_path / "a.npy", (2, 1), "float16"))
+    half = RangedArray(create_array(tmp_path / "a.npy", (2, 1), "float16"))
     half[0:1] = np.array([[65000.0]])
     assert not half.overflowed
     half[1:2] = np.array([[70000.0]])
     assert half.overflowed
+
+
+@pytest.fixture
+def write(b0, tmp_path):
+    """Writes the pooled features of 24 images in two views."""
+    network = FrozenNetwork(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+
+    def write(scale=1.0, dtype="float16"):
+        run = network._engine.run
+
+        def scaled(batches, store, *rest):
+            run(batches, lambda s, r: store(s, [x * scale for x in r]), *rest)
+
+        network._engine.run = scaled
+        write_activations(
+            network,
+            {POOLED: dtype},
+            tmp_path,
+            views=2,
+            rows=dict.fromkeys(("train", "validation", "test"), 24),
+            gather=dict.fromkeys(
+                ("train", "validation", "test"),
+                lambda rows, views: augment_images(
+                    IMAGES[rows], rows, views, **AUGMENT
+                ),
+            ),
+            label="writing",
+        )
+        return {p.stem: np.load(p) for p in (tmp_path / POOLED).iterdir()}
+
+    return write
+
+
+def test_every_view_is_written_once(write, b0, capsys):
+    written = write()
+    assert sorted(written) == ["test-0", "train-0", "train-1", "validation-0"]
+    expected = b0.predict(IMAGES, verbose=0)
+    for name, limit in {"train-0": 0.03, "test-0": 2e-3}.items():
+        error = np.linalg.norm(written[name] - expected)
+        assert error / np.linalg.norm(expected) < limit, name
+    assert not np.array_equal(written["train-1"], written["train-0"])
+    assert "96 images" in capsys.readouterr().out
+
+
+def test_a_range_beyond_float16_is_kept_in_float32(write, capsys):
+    written = write(scale=1e6)
+    assert {array.dtype for array in written.values()} == {np.dtype("float32")}
+    assert all(np.isfinite(array).all() for array in written.values())
+    assert "float32" in capsys.readouterr().out
+
+
+def test_values_that_are_not_finite_are_refused(write):
+    with pytest.raises(InputError, match="not finite"):
+        write(scale=np.nan)
+
+
+def test_a_full_disk_is_foreseen(write, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="are free"):
+        write()
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 5, 8])
+def test_streamed_inputs_are_those_that_are_kept(b0, dataset, tmp_path, blocks):
+    tap = find_tap(b0)
+    plan = make_plan(b0, blocks, tap_kept=True)
+    rows = dict.fromkeys(("train", "validation"), 24)
+    images = {s: gather_views(dataset, s, AUGMENT) for s in rows}
+    layers = {plan.cut: "float16", POOLED: "float32"}
+    network = FrozenNetwork(get_part(b0, IMAGE, *layers), "float32", "uint8")
+    write_activations(network, layers, tmp_path, 2, rows, images, "writing")
+    write_json(
+        tmp_path / "extract.json",
+        {
+            "classes": ["a", "b", "c"],
+            "views": 2,
+            "tap": tap,
+            "precision": "float32",
+            "engine": network.engine,
+        },
+    )
+    rest = (b0, dataset, Features(tmp_path), tmp_path, 2, AUGMENT)
+    kept = open_inputs(plan, *rest)
+    streamed = open_inputs(replace(plan, activations=STREAMED), *rest)
+    which, views = np.array([3, 0, 21, 3]), np.array([1, 0, 1, 0])
+    for split, view in {"train": views, "validation": views * 0}.items():
+        a, b = (
+            inputs[split](which, view).astype("float32")
+            for inputs in (kept, streamed)
+        )
+        assert a.shape == (4, *plan.cut_shape)
+        assert np.linalg.norm(a - b) < 2e-3 * np.linalg.norm(b)
+    assert not np.allclose(
+        streamed["train"](which, views), streamed["train"](which, views * 0)
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for split in ("train", "validation", "test"):
+        (tmp_path / "prepared" / split).mkdir(parents=True)
+        np.save(tmp_path / "prepared" / split / "images.npy", IMAGES)
+    write_json(tmp_path / "prepared" / "classes.json", ["a", "b", "c"])
+    return Dataset(tmp_path / "prepared")
+
+
+def test_everything_thawed_is_fed_with_the_images(b0, dataset):
+    plan = make_plan(b0, "all", tap_kept=True)
+    inputs = open_inputs(plan, b0, dataset, None, "", 2, AUGMENT)
+    views = np.arange(24) % 2
+    assert np.array_equal(
+        inputs["train"](ROWS, views),
+        augment_images(IMAGES, ROWS, views, **AUGMENT),
+    )
 
 
 AUGMENT = {
@@ -253,60 +384,91 @@ AUGMENT = {
 }
 
 
+ROWS = np.arange(24)
+STILL = dict.fromkeys(AUGMENT, 0) | {"horizontal_flip": False}
+
+
+def make_view(view, images=IMAGES, rows=ROWS, **options):
+    views = np.full(len(rows), view)
+    return augment_images(images, rows, views, **options)
+
+
 def test_view_0_is_the_image_and_views_repeat_themselves():
-    rows = np.arange(24)
-    assert np.array_equal(augment_images(IMAGES, rows, 0, **AUGMENT), IMAGES)
-    first = augment_images(IMAGES, rows, 1, **AUGMENT)
-    assert np.array_equal(first, augment_images(IMAGES, rows, 1, **AUGMENT))
-    part = augment_images(IMAGES[7:9], rows[7:9], 1, **AUGMENT)
+    assert np.array_equal(make_view(0, **AUGMENT), IMAGES)
+    first = make_view(1, **AUGMENT)
+    assert np.array_equal(first, make_view(1, **AUGMENT))
+    part = make_view(1, IMAGES[7:9], ROWS[7:9], **AUGMENT)
     assert np.array_equal(first[7:9], part)
-    second = augment_images(IMAGES, rows, 2, **AUGMENT)
-    other = augment_images(IMAGES, rows, 1, **{**AUGMENT, "seed": 1})
-    assert not np.array_equal(first, second)
-    assert not np.array_equal(first, other)
+    assert not np.array_equal(first, make_view(2, **AUGMENT))
+    assert not np.array_equal(first, make_view(1, **{**AUGMENT, "seed": 1}))
+    mixed = augment_images(IMAGES, ROWS, ROWS % 2, **AUGMENT)
+    assert np.array_equal(mixed[1::2], first[1::2])
+    assert np.array_equal(mixed[::2], IMAGES[::2])
 
 
 def test_no_augmentation_changes_nothing():
-    still = dict.fromkeys(AUGMENT, 0) | {"horizontal_flip": False}
-    view = augment_images(IMAGES, np.arange(24), 3, **still)
-    assert np.array_equal(view, IMAGES)
+    assert np.array_equal(make_view(3, **STILL), IMAGES)
 
 
-@pytest.mark.parametrize(
-    ("change", "moment"),
-    [
-        ({"horizontal_flip": True}, lambda v: v[:, :, ::-1]),
-        ({"contrast": 0.5}, lambda v: v.std(axis=(1, 2))),
-        ({"translation": 0.3}, lambda v: v),
-        ({"rotation": 0.3}, lambda v: v),
-    ],
-    ids=lambda x: str(x),
-)
-def test_each_augmentation_acts_alone(change, moment):
-    still = dict.fromkeys(AUGMENT, 0) | {"horizontal_flip": False}
-    view = augment_images(IMAGES, np.arange(24), 1, **{**still, **change})
-    changed = [
-        not np.array_equal(a, b) for a, b in zip(view, IMAGES, strict=True)
+def test_mirroring_takes_half_of_the_images():
+    view = make_view(1, **{**STILL, "horizontal_flip": True})
+    mirrored = [
+        np.array_equal(a[:, ::-1], b) for a, b in zip(view, IMAGES, strict=True)
     ]
-    assert any(changed)
-    if "horizontal_flip" in change:
-        mirrored = [
-            np.array_equal(a[:, ::-1], b)
-            for a, b in zip(view, IMAGES, strict=True)
-        ]
-        assert all(m or not c for m, c in zip(mirrored, changed, strict=True))
-        assert 4 < sum(mirrored) < 20
-    elif "contrast" in change:
-        means = view.mean(axis=(1, 2)) - IMAGES.mean(axis=(1, 2))
-        assert abs(means).max() < 12
-        ratio = moment(view.astype(float)) / moment(IMAGES.astype(float))
-        assert ratio.min() > 0.45 and ratio.max() < 1.55
+    same = [np.array_equal(a, b) for a, b in zip(view, IMAGES, strict=True)]
+    assert all(m or s for m, s in zip(mirrored, same, strict=True))
+    assert 4 < sum(mirrored) < 20
+
+
+def test_contrast_keeps_the_mean_and_stays_in_its_range():
+    grey = (IMAGES // 4 + 96).astype(np.uint8)  # far from clipping
+    view = make_view(1, grey, **{**STILL, "contrast": 0.5}).astype(float)
+    np.testing.assert_allclose(
+        view.mean(axis=(1, 2)), grey.mean(axis=(1, 2)), atol=0.5
+    )
+    factors = view.std(axis=(1, 2, 3)) / grey.std(axis=(1, 2, 3))
+    assert 0.49 < factors.min() < 0.75 and 1.25 < factors.max() < 1.51
+
+
+def find_dot(images):
+    """Centre of mass of a bright dot, x and y from the middle."""
+    weight = images[..., 0].astype(float)
+    y, x = np.mgrid[: weight.shape[1], : weight.shape[2]]
+    total = weight.sum(axis=(1, 2))
+    middle = (weight.shape[1] - 1) / 2
+    return np.stack(
+        [(weight * x).sum((1, 2)) / total, (weight * y).sum((1, 2)) / total], 1
+    ) - [middle, middle]
+
+
+def draw_dots():
+    dots = np.zeros((200, 65, 65, 3), np.uint8)
+    dots[:, 31:34, 47:50] = 255  # 16 pixels right of the middle
+    return dots
+
+
+def test_rotation_is_a_share_of_a_turn_about_the_middle():
+    dots = draw_dots()
+    view = make_view(1, dots, np.arange(200), **{**STILL, "rotation": 0.25})
+    x, y = find_dot(view).T
+    np.testing.assert_allclose(np.hypot(x, y), 16, atol=0.5)
+    degrees = np.rad2deg(np.arctan2(y, x))
+    assert -90.5 < degrees.min() < -75 and 75 < degrees.max() < 90.5
+
+
+def test_translation_is_a_share_of_the_side():
+    dots = draw_dots()
+    view = make_view(1, dots, np.arange(200), **{**STILL, "translation": 0.2})
+    moved = find_dot(view) - [16, 0]
+    for axis in (0, 1):
+        assert -13.5 < moved[:, axis].min() < -11
+        assert 11 < moved[:, axis].max() < 13.5
 
 
 def test_an_epoch_sees_each_image_once_and_v_epochs_each_view():
     seen = []
     batches = Batches(
-        lambda rows, view: np.stack([rows, np.full(len(rows), view)], axis=1),
+        lambda rows, views: np.stack([rows, views], axis=1),
         np.arange(10),
         views=3,
         batch_size=4,
@@ -325,7 +487,7 @@ def test_an_epoch_sees_each_image_once_and_v_epochs_each_view():
     assert orders[0] != orders[1]
 
 
-def make_training(backbone, blocks, learning_rate, **options):
+def make_training(backbone, blocks):
     make_deterministic(1)
     plan = make_plan(backbone, blocks, tap_kept=True)
     apply_plan(backbone, plan, drop_connect_rate=0.2)
@@ -334,13 +496,13 @@ def make_training(backbone, blocks, learning_rate, **options):
     (inputs,) = as_list(below.predict(IMAGES, verbose=0))
 
     def batches(seed):
-        return Batches(lambda rows, view: inputs[rows], LABELS, 1, 8, seed)
+        return Batches(lambda rows, views: inputs[rows], LABELS, 1, 8, seed)
 
     return plan, model, batches
 
 
 def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
-    plan, model, batches = make_training(b0, 3, 0.01)
+    plan, model, batches = make_training(b0, 3)
     before = {w.path: w.numpy() for w in model.weights}
     checkpoint = b0.get_weights()
     epoch, scores, start = train_model(
@@ -373,8 +535,39 @@ def test_drift_is_measured(b0):
     layer.moving_mean.assign(mean)
 
 
+def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):
+    plan, model, batches = make_training(b0, 1)
+    suffix = get_part(model, plan.cut, LOGITS)
+    model.get_layer(LOGITS).bias.assign([9.0, 0.0, 0.0])
+    epoch, scores, start = train_model(
+        suffix,
+        batches(1),
+        batches(None),
+        tmp_path / "curves.csv",
+        epochs=3,
+        learning_rate=0.1,
+        from_trained=True,
+        highest_loss=math.log(3),
+    )
+    assert start["loss"] > math.log(3)
+    assert epoch and scores["loss"] < start["loss"]
+
+
+def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
+    _, model, batches = make_training(b0, 0)
+    with pytest.raises(InputError, match="no finite"):
+        train_model(
+            get_part(model, POOLED, LOGITS),
+            batches(1),
+            batches(None),
+            tmp_path / "curves.csv",
+            epochs=2,
+            learning_rate=1e38,
+        )
+
+
 def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path, capsys):
-    plan, model, batches = make_training(b0, 1, 0)
+    plan, model, batches = make_training(b0, 1)
     suffix = get_part(model, plan.cut, LOGITS)
     before = suffix.get_weights()
     epoch, scores, start = train_model(
@@ -383,7 +576,7 @@ def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path, capsys):
         batches(None),
         tmp_path / "curves.csv",
         epochs=5,
-        learning_rate=1e4,
+        learning_rate=10.0,
         from_trained=True,
         highest_loss=math.log(3),
     )

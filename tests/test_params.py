@@ -78,6 +78,13 @@ def test_image_size_null_is_the_backbones_own(tmp_path):
         ({"head.epoch": 3}, "did you mean epochs?"),
         ({"finetun": {}}, "did you mean finetune?"),
         ({"head": None}, "a section of keys"),
+        ({"seed": 2**32}, "0 to 4294967295"),
+        ({"prepare.path": "nowhere"}, "which is not there"),
+        (
+            {"prepare.path": "params.yaml", "prepare.source": "folder"},
+            "a folder",
+        ),
+        ({"backbone.file": "data"}, "a file that is there"),
         ({"seed": "a\nb"}, '"a\\nb"'),
         ({"backbone.name": "EfficientNetB8"}, "EfficientNetV2L"),
     ],
@@ -91,7 +98,29 @@ def test_refuses_in_one_line(tmp_path, change, words):
     assert next(iter(change)).rsplit(".", 1)[-1] in text or "views" in text
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "- 1", "\x00", "seed"])
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    """Where prepare.path and backbone.file are."""
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a: [",
+        "- 1",
+        "\x00",
+        "seed",
+        "null: 1",
+        "yes: 2",
+        "seed: {2020-01-01: 1}",
+        "seed: &a [*a]",
+        "[" * 3000,
+        "seed: " + "9" * 5000,
+    ],
+    ids=lambda text: text[:20],
+)
 def test_refuses_what_is_no_mapping(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)

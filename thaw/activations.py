@@ -1,20 +1,31 @@
 """Frozen outputs on disk, written: data/features and data/activations."""
 
+import math
+import shutil
+import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from thaw.console import progress, say
+from thaw.console import format_bytes, format_seconds, progress, say
 from thaw.errors import InputError
 from thaw.features import Gather, get_path
 from thaw.files import create_array
-from thaw.frozen import FrozenNetwork
+from thaw.frozen import BATCH_SIZE, FrozenNetwork
+
+# Images of the short run that the time to come is told from.
+TRIAL = 64
 
 
-def list_views(views: int) -> list[tuple[str, int]]:
+def list_views(splits: Iterable[str], views: int) -> list[tuple[str, int]]:
     """(split, view): all views of the training images, one of the others."""
-    train = [("train", view) for view in range(views)]
-    return [*train, ("validation", 0), ("test", 0)]
+    return [
+        (split, view)
+        for split in splits
+        for view in range(views if split == "train" else 1)
+    ]
 
 
 def get_precision(network: FrozenNetwork, split: str) -> str:
@@ -22,8 +33,8 @@ def get_precision(network: FrozenNetwork, split: str) -> str:
     return network.precision if split == "train" else "float32"
 
 
-class HalfArray:
-    """Writes into a float16 array, watching its range."""
+class RangedArray:
+    """Writes into an array and notices what its dtype can't hold."""
 
     def __init__(self, array: np.ndarray):
         self.array, self.overflowed = array, False
@@ -53,48 +64,100 @@ def write_activations(
             in a second pass.
         folder: where the layers' folders are made.
         views: of the training images.
-        rows: images in each split.
-        gather: for each split, (rows, view) to the network's inputs.
+        rows: images in each split that is to be written.
+        gather: for each split, the network's inputs.
         label: of the progress bar.
 
     Raises:
-        InputError: where an output is not finite.
+        InputError: where the disk has not the room, or an output is not
+            finite.
     """
     for layer in layers:
         (folder / layer).mkdir(parents=True)
-    total = sum(rows[split] for split, _ in list_views(views))
     dtypes = dict(layers)
-    while True:
-        overflowed = set()
-        with progress(total, label, "images") as bar:
-            for split, view in list_views(views):
-                arrays = {
-                    layer: create_array(
-                        get_path(folder, layer, split, view),
-                        (rows[split], *shape),
-                        dtypes[layer],
-                    )
-                    for (layer, shape) in zip(
-                        layers, network.outputs, strict=True
-                    )
-                }
-                outs = {x: HalfArray(array) for x, array in arrays.items()}
-                network.run(
-                    lambda start, stop, split=split, view=view: gather[split](
-                        np.arange(start, stop), view
-                    ),
-                    rows[split],
-                    list(outs.values()),
-                    bar.update,
-                    get_precision(network, split),
-                )
-                overflowed |= {x for x, out in outs.items() if out.overflowed}
-        if not overflowed:
-            return
+    preview(network, dtypes, folder, views, rows, gather)
+    while overflowed := write_once(
+        network, dtypes, folder, views, rows, gather, label
+    ):
+        names = ", ".join(sorted(overflowed))
         if any(dtypes[layer] == "float32" for layer in overflowed):
             raise InputError(
-                f"{', '.join(sorted(overflowed))} gives values that are not "
-                "finite: the backbone's weights are broken"
+                f"{names} gives values that are not finite: the backbone's "
+                "weights are broken"
             )
-        say(f"{', '.join(sorted(overflowed))} leaves float16's range: float32")
+        say(f"{names} leaves float16's range: once more, in float32")
         dtypes |= dict.fromkeys(overflowed, "float32")
+
+
+def preview(
+    network: FrozenNetwork,
+    dtypes: dict[str, str],
+    folder: Path,
+    views: int,
+    rows: dict[str, int],
+    gather: dict[str, Gather],
+) -> None:
+    """Says what is to come; refuses what the disk can't hold."""
+    images = sum(rows[split] for split, _ in list_views(rows, views))
+    size = images * sum(
+        math.prod(shape) * np.dtype(dtype).itemsize
+        for shape, dtype in zip(network.outputs, dtypes.values(), strict=True)
+    )
+    # DVC's cache may have to copy.
+    free = shutil.disk_usage(folder).free
+    if 2 * size > free:
+        raise InputError(
+            f"{format_bytes(2 * size)} are needed, with DVC's copy, and "
+            f"{format_bytes(free)} are free: fewer views or no tap need less"
+        )
+    trial = load_view(gather["train"], views - 1, 0, min(TRIAL, rows["train"]))
+    network.predict(trial[:BATCH_SIZE])  # compiles
+    start = time.perf_counter()
+    network.predict(trial)
+    seconds = images * (time.perf_counter() - start) / len(trial)
+    say(
+        f"{images} images, views counted; {format_bytes(size)} to write, twice "
+        f"that with DVC's copy; about {format_seconds(seconds)}"
+    )
+
+
+def load_view(gather: Gather, view: int, start: int, stop: int) -> np.ndarray:
+    """Consecutive rows of one view."""
+    return gather(np.arange(start, stop), np.full(stop - start, view))
+
+
+def write_once(
+    network: FrozenNetwork,
+    dtypes: dict[str, str],
+    folder: Path,
+    views: int,
+    rows: dict[str, int],
+    gather: dict[str, Gather],
+    label: str,
+) -> set[str]:
+    """One pass over everything; the layers that left their dtype's range."""
+    overflowed = set()
+    total = sum(rows[split] for split, _ in list_views(rows, views))
+    with progress(total, label, "images") as bar:
+        for split, view in list_views(rows, views):
+            outs = {
+                layer: RangedArray(
+                    create_array(
+                        get_path(folder, layer, split, view),
+                        (rows[split], *shape),
+                        dtype,
+                    )
+                )
+                for (layer, dtype), shape in zip(
+                    dtypes.items(), network.outputs, strict=True
+                )
+            }
+            network.run(
+                partial(load_view, gather[split], view),
+                rows[split],
+                list(outs.values()),
+                bar.update,
+                get_precision(network, split),
+            )
+            overflowed |= {x for x, out in outs.items() if out.overflowed}
+    return overflowed

@@ -1,7 +1,5 @@
 """Views: seeded, augmented versions of each training image."""
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 
@@ -14,23 +12,23 @@ cv2.setNumThreads(1)
 
 def augment_images(
     images: np.ndarray,
-    rows: Sequence[int],
-    view: int,
+    rows: np.ndarray,
+    views: np.ndarray,
     seed: int,
     rotation: float,
     translation: float,
     horizontal_flip: bool,
     contrast: float,
 ) -> np.ndarray:
-    """One view of a batch; view 0 is the images themselves.
+    """Views of a batch; view 0 is the image itself.
 
     An image's view follows from `seed`, `view` and its row alone, so that
     batches may be cut anywhere.
 
     Args:
         images: (n, H, W, 3) uint8, range [0, 255].
-        rows: of the images in their split.
-        view: 0 or more.
+        rows: (n,), of the images in their split.
+        views: (n,), 0 or more.
         seed: of all draws.
         rotation: at most this share of a full turn, either way.
         translation: at most this share of height and width, either way.
@@ -40,11 +38,10 @@ def augment_images(
     Returns:
         (n, H, W, 3) uint8, range [0, 255].
     """
-    if view == 0:
-        return np.asarray(images)
-    views = np.empty(images.shape, np.uint8)
-    for index, (row, image) in enumerate(zip(rows, images, strict=True)):
-        rng = np.random.default_rng([seed, view, row])
+    augmented = np.array(images)
+    for index in np.flatnonzero(views):
+        image = images[index]
+        rng = np.random.default_rng([seed, views[index], rows[index]])
         turn, right, down, factor = rng.uniform(-1, 1, 4)
         mirrored = horizontal_flip and rng.random() < 0.5
         matrix = make_affine(
@@ -55,7 +52,7 @@ def augment_images(
             mirrored,
         )
         # As Keras's layers: bilinear, reflected at the border.
-        views[index] = change_contrast(
+        augmented[index] = change_contrast(
             cv2.warpAffine(
                 image,
                 matrix,
@@ -65,7 +62,7 @@ def augment_images(
             ),
             1 + contrast * factor,
         )
-    return views
+    return augmented
 
 
 def make_affine(
@@ -95,10 +92,10 @@ def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def gather_views(dataset: Dataset, split: str, augment: dict) -> Gather:
-    """(rows, view) to images: (n, H, W, 3) uint8."""
+    """Of rows and their views, made on the way: (n, H, W, 3) uint8."""
     images = dataset.open_images(split)
 
-    def gather(rows: np.ndarray, view: int) -> np.ndarray:
-        return augment_images(images[rows], rows, view, **augment)
+    def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        return augment_images(images[rows], rows, views, **augment)
 
     return gather

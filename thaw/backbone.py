@@ -29,7 +29,7 @@ def build_backbone(
 
     Args:
         name: a key of `VARIANTS`.
-        weights: "imagenet", "file" or None for random ones.
+        weights: "imagenet", "file" or None for random ones, always the same.
         file: the weights, for "file": .h5, .weights.h5 or .keras of the same
             network without its top, as Keras publishes or writes them.
         image_size: pixels a side.
@@ -41,6 +41,8 @@ def build_backbone(
     Raises:
         InputError: where the weights can't be had or are another network's.
     """
+    # Where weights stay random, every stage draws the same.
+    keras.utils.set_random_seed(0)
     make = getattr(keras.applications, name)
     image = keras.Input((image_size, image_size, 3), name=IMAGE)
     options = {"include_top": False, "input_tensor": image, "pooling": "avg"}

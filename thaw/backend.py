@@ -4,10 +4,13 @@ Import Keras from here: `from thaw.backend import keras`. Which backend runs is
 Keras's own affair (KERAS_BACKEND).
 """
 
-from thaw.console import without_chatter
+from thaw.console import fail, without_chatter
 
 with without_chatter():
-    import keras
+    try:
+        import keras
+    except ImportError as error:
+        fail(f"Keras's backend can't be imported: {error}")
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow

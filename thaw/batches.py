@@ -12,7 +12,7 @@ class Batches(keras.utils.PyDataset):
     """Shuffled batches; an image shows another view in every epoch.
 
     Args:
-        gather: (rows, view) to the activations of these rows.
+        gather: the activations of rows and their views.
         labels: (n,) int.
         views: of each image.
         batch_size: rows in a batch; the last one may be smaller.
@@ -49,14 +49,7 @@ class Batches(keras.utils.PyDataset):
         start = index * self.batch_size
         rows = self.order[start : start + self.batch_size]
         views = (self.first_view[rows] + self.epoch) % self.views
-        # View by view, so that a mapped array is read in rising order.
-        rows = rows[np.lexsort((rows, views))]
-        views = np.sort(views)
-        parts = [
-            self.gather(rows[views == view], view) for view in np.unique(views)
-        ]
-        inputs = np.concatenate(parts).astype(np.float32)
-        return inputs, self.labels[rows]
+        return self.gather(rows, views).astype(np.float32), self.labels[rows]
 
     def on_epoch_end(self) -> None:
         self.epoch += 1

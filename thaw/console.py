@@ -24,18 +24,22 @@ CHATTER = re.compile(
 )
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """Runs a stage's `main`: one line and status 1 for what a user did."""
+def run_stage(main: Callable[[], None], loses: bool = True) -> None:
+    """Runs a stage's `main`: one line and status 1 for what a user did.
+
+    Args:
+        main: the stage.
+        loses: whether DVC removed results of an earlier run before it.
+    """
     start = time.perf_counter()
     try:
         main()
-    except InputError as error:
-        fail(f"{error} (`dvc checkout` brings earlier results back)")
-    except OSError as error:
-        fail(f"{error} (`dvc checkout` brings earlier results back)")
+    except (InputError, OSError) as error:
+        hint = " (`dvc checkout` brings earlier results back)" if loses else ""
+        fail(f"{error}{hint}")
     except KeyboardInterrupt:
-        fail("interrupted; `dvc repro` goes on from here")
-    print(f"took {format_seconds(time.perf_counter() - start)}", flush=True)
+        fail("interrupted; `dvc repro` runs this stage again")
+    say(f"took {format_seconds(time.perf_counter() - start)}")
 
 
 def fail(message: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from thaw.files import open_array, read_json
 from thaw.parts import POOLED
 
-# (rows, view) to what lies there, or is made of it: (n, *shape).
-Gather = Callable[[np.ndarray, int], np.ndarray]
+# Rows of a split (n,), and the view of each (n,), to what lies there or is
+# made of it: (n, *shape).
+Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def get_path(folder: str | Path, layer: str, split: str, view: int) -> Path:
@@ -76,4 +77,12 @@ def gather_kept(
         open_activations(folder, layer, split, view)
         for view in range(views if split == "train" else 1)
     ]
-    return lambda rows, view: arrays[view][rows]
+
+    def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        first = arrays[0]
+        batch = np.empty((len(rows), *first.shape[1:]), first.dtype)
+        for view in np.unique(views):
+            batch[views == view] = arrays[view][rows[views == view]]
+        return batch
+
+    return gather

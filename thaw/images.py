@@ -13,12 +13,15 @@ def decode_image(data: bytes) -> Image.Image:
         Exception: whatever Pillow raises for bytes that are no whole picture.
     """
     with Image.open(io.BytesIO(data)) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):
-            # Pillow clips 16 bits where it should scale them.
-            high = np.asarray(image).astype(np.uint32) // 256
-            image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
-        return image.convert("RGB")
+        return convert_image(ImageOps.exif_transpose(image))
+
+
+def convert_image(image: Image.Image) -> Image.Image:
+    """Any picture to RGB; Pillow itself clips 16 bits instead of scaling."""
+    if image.mode.startswith("I"):
+        high = np.asarray(image).astype(np.uint32) // 256
+        image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def resize_image(image: Image.Image, image_size: int, fit: str) -> np.ndarray:

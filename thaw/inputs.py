@@ -1,7 +1,8 @@
 """What the thawed part is fed with, kept or made on the way."""
 
-from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from thaw.activations import get_precision
 from thaw.augmentation import gather_views
@@ -25,7 +26,7 @@ def open_inputs(
     """Opens the activations at the cut, from where the plan has them.
 
     Returns:
-        For train and validation, (rows, view) to activations.
+        For train and validation, what gathers activations.
     """
     splits = ("train", "validation")
     if plan.activations in (POOLED_FEATURES, TAP):
@@ -40,9 +41,18 @@ def open_inputs(
     )
 
     def stream(split: str) -> Gather:
-        precision = get_precision(prefix, split)
-        gather = images[split]
-        predict = partial(prefix.predict, precision=precision)
-        return lambda rows, view: predict(gather(rows, view))[0]
+        gather, precision = images[split], get_precision(prefix, split)
+
+        def run(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+            out = np.empty((len(rows), *plan.cut_shape), np.float32)
+            prefix.run(
+                lambda start, stop: gather(rows[start:stop], views[start:stop]),
+                len(rows),
+                [out],
+                precision=precision,
+            )
+            return out
+
+        return run
 
     return {split: stream(split) for split in splits}

@@ -1,6 +1,11 @@
 """Scores of predictions, by scikit-learn and SciPy where they have them."""
 
+from pathlib import Path
+
 import numpy as np
+
+from thaw.dataset import Dataset
+from thaw.files import write_table
 
 
 def score_predictions(
@@ -47,3 +52,31 @@ def measure_calibration(
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(which, weights=hits - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def write_predictions(
+    path: str | Path,
+    dataset: Dataset,
+    split: str,
+    probabilities: dict[str, np.ndarray],
+) -> None:
+    """A row for every image: its class, and what each model makes of it.
+
+    Args:
+        path: the CSV.
+        dataset: where the images come from.
+        split: which of them.
+        probabilities: model to (n, classes).
+    """
+    columns = ["id", "path", "actual"]
+    for model in probabilities:
+        columns += [model, f"{model}_probability"]
+    rows = []
+    for row, entry in enumerate(dataset.read_index(split)):
+        line = [entry["id"], entry["path"], entry["class"]]
+        for predicted in probabilities.values():
+            likeliest = predicted[row].argmax()
+            line.append(dataset.classes[likeliest])
+            line.append(f"{predicted[row, likeliest]:.6f}")
+        rows.append(line)
+    write_table(path, columns, rows)

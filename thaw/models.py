@@ -5,8 +5,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from thaw.backend import keras
-from thaw.console import without_chatter
+from thaw.batches import Batches
+from thaw.console import progress, without_chatter
 from thaw.errors import InputError
 from thaw.files import new_file
 from thaw.parts import LOGITS, POOLED
@@ -38,6 +41,15 @@ def join_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
     return keras.Model(backbone.input, x, name=f"{backbone.name}_finetuned")
 
 
+def seed_dropout(model: keras.Model, seed: int) -> None:
+    """Seeds every drop layer anew, however the model came about."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+            state = rng.integers(2**32, size=2, dtype=np.uint32)
+            layer.seed_generator.state.assign(state)
+
+
 def load_model(path: str | Path) -> keras.Model:
     """Raises InputError where Keras can't read the file, or won't run it."""
     try:
@@ -45,6 +57,30 @@ def load_model(path: str | Path) -> keras.Model:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} can't be loaded: {reason}") from error
+
+
+class PredictionBar(keras.callbacks.Callback):
+    """A bar over the batches of one prediction."""
+
+    def __init__(self, batches: int):
+        super().__init__()
+        self.batches = batches
+
+    def on_predict_begin(self, logs=None):
+        self.context = progress(self.batches, "predicting", "batches")
+        self.bar = self.context.__enter__()
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_predict_end(self, logs=None):
+        self.context.__exit__(None, None, None)
+
+
+def predict(model: keras.Model, batches: Batches) -> np.ndarray:
+    """Probabilities (n, classes) for every row, in order."""
+    bar = PredictionBar(len(batches))
+    return model.predict(batches, verbose=0, callbacks=[bar])
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:

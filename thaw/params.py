@@ -37,7 +37,10 @@ def one_of(*values: str) -> Any:
 Number = Annotated[float, BeforeValidator(_parse_number)]
 Text = Annotated[str, Field(min_length=1, description="a text")]
 Flag = Annotated[bool, Field(description="true or false")]
-Seed = Annotated[int, whole(0)]
+# NumPy and Keras take no larger one.
+Seed = Annotated[
+    int, Field(ge=0, lt=2**32, description="a whole number, 0 to 4294967295")
+]
 Count = Annotated[int, whole(1)]
 Share = Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
 Rate = Annotated[Number, number("over 0", gt=0)]
@@ -137,7 +140,8 @@ def load(path: str | Path = "params.yaml") -> Params:
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        check_keys(values)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} can't be read: {reason}") from error
     try:
@@ -147,9 +151,19 @@ def load(path: str | Path = "params.yaml") -> Params:
         errors = error.errors()
         errors.sort(key=lambda e: e["type"] != "extra_forbidden")
         raise InputError(f"{path}: {_describe(errors[0], values)}") from error
+    except RecursionError as error:
+        raise InputError(f"{path} holds itself") from error
     for problem in _find_contradictions(params):
         raise InputError(f"{path}: {problem}")
     return params
+
+
+def check_keys(values: Any) -> None:
+    """Raises ValueError for keys that YAML reads as something else."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if not isinstance(key, str):
+            raise ValueError(f"{key!r} is no name of a parameter")
+        check_keys(value)
 
 
 def _describe(error: dict, values: Any) -> str:
@@ -174,13 +188,26 @@ def _describe(error: dict, values: Any) -> str:
 
 
 def _quote(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # what JSON can't say
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _find_contradictions(params: Params):
     """Yields what is wrong with parameters that are right one by one."""
     prepare, finetune = params.prepare, params.finetune
+    # DVC would find out after it removed earlier results.
+    if not Path(prepare.path).exists():
+        yield f"prepare.path is {prepare.path}, which is not there"
+    elif prepare.source == "folder" and not Path(prepare.path).is_dir():
+        yield f"prepare.path is {prepare.path}; allowed: a folder"
+    if not Path(params.backbone.file).is_file():
+        yield (
+            f"backbone.file is {params.backbone.file}; allowed: a file that is "
+            "there, whatever backbone.weights says"
+        )
     if prepare.validation + prepare.test >= 1:
         yield (
             f"prepare.test is {prepare.test:g}; allowed: with "

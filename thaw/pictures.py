@@ -36,11 +36,14 @@ def draw_views(
     )
     for view, line in zip(shown, axes, strict=True):
         line[0].set_ylabel(f"view {view}" if view else "the image")
-        for axis, image in zip(line, gather(rows, view), strict=True):
+        images = gather(rows, np.full(len(rows), view))
+        for axis, image in zip(line, images, strict=True):
             axis.imshow(image)
             axis.set(xticks=[], yticks=[])
     for axis, row in zip(axes[0], rows, strict=True):
-        axis.set_title(dataset.classes[labels[row]], fontsize="medium")
+        axis.set_title(
+            dataset.classes[labels[row]], fontsize="medium", parse_math=False
+        )
     with new_file(path) as unfinished:
         figure.savefig(unfinished, dpi=100, format="png")
     pyplot.close(figure)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thaw.console import progress
+from thaw.console import progress, say
 from thaw.errors import InputError
 from thaw.files import ArrayWriter, open_array, write_json, write_table
 from thaw.images import resize_image
@@ -37,14 +37,13 @@ def prepare_dataset(
     test: float,
     seed: int,
     bad_images: str,
-) -> list[str]:
+) -> None:
     """Decodes a source into `folder`, in one pass that holds few images.
 
     Writes classes.json, bad_images.csv and for each split images.npy
     (n, image_size, image_size, 3) uint8, labels.npy (n,) int32, index.csv.
 
-    Returns:
-        Sentences: what was ignored, skipped, moved.
+    Says what was ignored, skipped or moved.
 
     Raises:
         InputError: where the images do not make a classification set.
@@ -54,8 +53,8 @@ def prepare_dataset(
         raise InputError(f"two classes or more are needed; found: {found}")
     scratch = folder / "unsplit.npy"
     rows, bad = decode_images(source, scratch, image_size, fit)
-    notes = [f"ignored {name}" for name in source.ignored]
-    notes += [f"skipped {path}: {reason}" for path, reason in bad]
+    say(*(f"ignored {name}" for name in source.ignored))
+    say(*(f"can't read {path}: {reason}" for path, reason in bad))
     check_bad_images(bad, len(rows), bad_images)
     shares = {"test": test, "validation": validation}
     splits, exceptions = assign_splits(
@@ -69,11 +68,13 @@ def prepare_dataset(
     images = open_array(scratch)
     for split in SPLITS:
         members = [row for row, own in enumerate(splits) if own == split]
+        if not members:
+            raise InputError(f"split {split} has no image that can be read")
         write_split(folder / split, images, rows, members, source.classes)
     scratch.unlink()
     write_json(folder / "classes.json", source.classes)
     write_table(folder / "bad_images.csv", ["path", "reason"], bad)
-    return notes + exceptions
+    say(*exceptions)
 
 
 def decode_images(
@@ -109,14 +110,15 @@ def decode_images(
     return rows, bad
 
 
-def check_bad_images(bad: list, good: int, bad_images: str) -> None:
+def check_bad_images(
+    bad: list[tuple[str, str]], good: int, bad_images: str
+) -> None:
+    """Raises InputError for more bad images than `bad_images` allows."""
     total = len(bad) + good
     if not bad:
         return
     path, reason = bad[0]
-    found = (
-        f"{len(bad)} of {total} images can't be read, {path} first: {reason}"
-    )
+    found = f"{len(bad)} of {total} images can't be read; {path}: {reason}"
     if good == 0:
         raise InputError(found)
     if bad_images == "fail":
@@ -132,6 +134,7 @@ def write_split(
     members: list[int],
     classes: list[str],
 ) -> None:
+    """Copies the rows of one split, block by block."""
     folder.mkdir()
     with ArrayWriter(folder / "images.npy", images.shape[1:], np.uint8) as out:
         for start in range(0, len(members), 256):

@@ -4,8 +4,10 @@ A source names its classes and yields items; an item is loaded later, on a
 thread, so that a bad file costs one item and a large set no memory.
 """
 
+import contextlib
 import difflib
 import hashlib
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,15 +20,17 @@ from PIL import Image
 
 from thaw.console import without_chatter
 from thaw.errors import InputError
-from thaw.images import decode_image
+from thaw.images import convert_image, decode_image
 from thaw.splits import SPLITS
 
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
     "test": "test",
+    "testing": "test",
 }
 
 
@@ -88,7 +92,7 @@ def open_digits() -> Source:
 def _load_array(pixels: np.ndarray) -> tuple[str, Image.Image]:
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-    return digest.hexdigest(), Image.fromarray(pixels).convert("RGB")
+    return digest.hexdigest(), convert_image(Image.fromarray(pixels))
 
 
 def _load_file(path: Path) -> tuple[str, Image.Image]:
@@ -101,17 +105,20 @@ def open_folder(path: str | Path) -> Source:
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"prepare.path is {path}; allowed: a folder")
-    folders = {SPLIT_NAMES.get(d.name): d for d in _list_folders(root)}
-    has_splits = "train" in folders and any(_list_folders(folders["train"]))
-    if has_splits:
-        splits = [split for split in SPLITS if split in folders]
-        tops = [folders[split] for split in splits]
-        twins = [d for d in _list_folders(root) if d.name in SPLIT_NAMES]
-        if len(twins) > len(tops):
-            names = ", ".join(d.name for d in twins)
-            raise InputError(f"{path} holds two folders of one split: {names}")
-    else:
-        splits, tops = [], [root]
+    # A folder of split is one that holds class folders.
+    named = [
+        d
+        for d in _list_folders(root)
+        if d.name.lower() in SPLIT_NAMES and _list_folders(d)
+    ]
+    folders = {SPLIT_NAMES[d.name.lower()]: d for d in named}
+    names = ", ".join(d.name for d in named)
+    if len(folders) < len(named):
+        raise InputError(f"{path} holds two folders of one split: {names}")
+    if folders and "train" not in folders:
+        raise InputError(f"{path} holds {names}, but no train")
+    splits = [split for split in SPLITS if split in folders]
+    tops = [folders[split] for split in splits] or [root]
     ignored = [f"{f}" for f in _list_strays(root, tops)]
     class_folders = [
         (split, folder)
@@ -186,7 +193,11 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
             f"are an image and a class label (this one's: {keys})"
         )
     _download(tfds, builder, name)
-    named = {SPLIT_NAMES.get(split): split for split in builder.info.splits}
+    named = {
+        SPLIT_NAMES[split]: split
+        for split in builder.info.splits
+        if split in SPLIT_NAMES
+    }
     if "train" not in named:
         raise InputError(f"prepare.name is {name}: it has no split train")
     splits = [split for split in SPLITS if split in named]
@@ -205,6 +216,11 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
                 read_config=tfds.ReadConfig(interleave_cycle_length=1),
             )
             for row, (image, label) in enumerate(tfds.as_numpy(images)):
+                if not 0 <= label < len(classes):
+                    raise InputError(
+                        f"prepare.name is {name}: split {split} has images "
+                        "without a label"
+                    )
                 load = partial(_load_array, image)
                 yield Item(f"{name}/{split}/{row}", int(label), split, load)
 
@@ -233,18 +249,33 @@ def _download(tfds, builder, name: str) -> None:
     """Makes sure that the set is on disk, or says within 15 s why not."""
     if builder.info.splits:
         return
-    try:
-        # TFDS itself retries an unreachable host for minutes.
-        urllib.request.urlopen("https://storage.googleapis.com", timeout=10)
-    except urllib.error.HTTPError:
-        pass  # It answers.
-    except OSError as error:
+    if not is_online():
         raise InputError(
             f"prepare.name is {name}: not in {builder.data_path}, and there is "
-            f"no connection to download it ({error})"
-        ) from error
+            "no connection to download it"
+        )
     try:
         builder.download_and_prepare()
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{name} can't be downloaded: {reason}") from error
+
+
+def is_online(host: str = "https://storage.googleapis.com") -> bool:
+    """Whether a host answers within 10 s, proxies of the environment used.
+
+    TFDS itself retries an unreachable host for minutes. A thread, because
+    every address of a host, and its name's lookup, take their own time.
+    """
+    answers = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(urllib.error.HTTPError):  # an answer
+                urllib.request.urlopen(host, timeout=10)
+            answers.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    return bool(answers)

@@ -54,26 +54,28 @@ def assign_splits(
             if value < threshold:
                 splits[row] = split
                 break
-    members = defaultdict(list)
+    # For each class its pictures, lowest hash first; equal ones stay together.
+    members = defaultdict(lambda: defaultdict(list))
     for row in sorted(range(len(hashes)), key=lambda row: hashes[row]):
         if given[row] == "train":
-            members[labels[row]].append(row)
+            members[labels[row]][identities[row]].append(row)
     exceptions = []
     for label, name in enumerate(classes):
-        rows = members[label]
-        if len(rows) <= len(shares):
+        pictures = list(members[label].values())
+        if len(pictures) <= len(shares):
             raise InputError(
-                f"class {name} has {len(rows)} image(s) to train on; "
-                f"{len(shares) + 1} or more are needed, for train"
+                f"class {name} has {len(pictures)} different image(s) to train "
+                f"on; {len(shares) + 1} or more are needed, for train"
                 + "".join(f", {split}" for split in shares)
             )
         for split in (*shares, "train"):
-            count = Counter(splits[row] for row in rows)
+            count = Counter(splits[rows[0]] for rows in pictures)
             if count[split] == 0:
                 # A tiny class may lie wholly under the thresholds.
                 fullest = max(count, key=count.get)
                 donor = "train" if count["train"] > 1 else fullest
-                moved = next(row for row in rows if splits[row] == donor)
-                splits[moved] = split
+                moved = next(x for x in pictures if splits[x[0]] == donor)
+                for row in moved:
+                    splits[row] = split
                 exceptions.append(f"class {name}: one image moved to {split}")
     return splits, exceptions

@@ -6,6 +6,7 @@ from pathlib import Path
 from thaw.backend import keras
 from thaw.batches import Batches
 from thaw.console import progress, say
+from thaw.errors import InputError
 from thaw.files import new_file
 
 
@@ -17,12 +18,14 @@ class BestEpoch(keras.callbacks.Callback):
     Args:
         baseline: validation loss and accuracy to beat, those of the weights
             that training starts from; None where they are random.
-        highest_loss: training ends when the validation loss passes this.
+        highest_loss: training ends when the validation loss passes this; it
+            can't where it starts beyond.
     """
 
     def __init__(self, baseline: dict | None, highest_loss: float):
         super().__init__()
-        self.highest_loss = highest_loss
+        beyond = baseline and not baseline["loss"] <= highest_loss
+        self.highest_loss = math.inf if beyond else highest_loss
         self.epoch = None  # the best one, from 1; None: the start is best
         self.scores = baseline
 
@@ -35,7 +38,10 @@ class BestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         scores = {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"]}
-        if not scores["loss"] <= self.highest_loss:  # NaN is not
+        if not math.isfinite(scores["loss"]):
+            say("stopped: the validation loss is not finite")
+            self.model.stop_training = True
+        elif scores["loss"] > self.highest_loss:
             say(
                 f"stopped: the validation loss, {scores['loss']:.3g}, passed "
                 f"that of guessing, {self.highest_loss:.3g}; a lower "
@@ -48,6 +54,13 @@ class BestEpoch(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.model.set_weights(self.weights)
+
+
+class Curves(keras.callbacks.CSVLogger):
+    """A row an epoch, counted from 1 like everywhere else."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch + 1, logs)
 
 
 class Words(keras.callbacks.Callback):
@@ -79,10 +92,10 @@ class Words(keras.callbacks.Callback):
 def make_schedule(
     learning_rate: float, epochs: int, warmup_epochs: int, steps: int
 ):
-    """From 0 up to `learning_rate` in a line, down to 0 along a cosine."""
+    """Up to `learning_rate` in a line, down to 0 along a cosine."""
     warmup = min(warmup_epochs, epochs) * steps
     return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else learning_rate,
+        learning_rate / max(warmup, 1),
         decay_steps=max(epochs * steps - warmup, 1),
         warmup_target=learning_rate if warmup else None,
         warmup_steps=warmup,
@@ -112,7 +125,10 @@ def train_model(
 
     Returns:
         The best epoch (None: the start), its validation accuracy and loss, and
-        those of the start.
+        those of the start (None where it was not scored).
+
+    Raises:
+        InputError: where no epoch gave a finite validation loss.
     """
     schedule = make_schedule(learning_rate, epochs, warmup_epochs, len(train))
     model.compile(
@@ -134,7 +150,12 @@ def train_model(
             callbacks=[
                 Words(epochs, len(train)),
                 best,
-                keras.callbacks.CSVLogger(unfinished),
+                Curves(unfinished),
             ],
+        )
+    if best.scores is None:
+        raise InputError(
+            f"training at learning_rate {learning_rate:g} gave no finite "
+            "validation loss"
         )
     return best.epoch, best.scores, start
