@@ -108,17 +108,18 @@ def test_splits_that_a_source_brings_are_kept():
 
 
 def test_copies_of_an_image_stay_in_one_split():
-    names = ["same"] * 4 + [f"image {i}" for i in range(6)]
+    names = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     for seed in range(30):
         splits, _ = assign_splits(
             names,
-            [0] * 10,
-            ["train"] * 10,
+            [0] * 12,
+            ["train"] * 12,
             {"test": 0.2, "validation": 0.15},
             seed,
-            ["a"],
+            ["class"],
         )
-        assert len(set(splits[:4])) == 1 and set(splits) == set(SPLITS)
+        assert [len(set(splits[i : i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
+        assert set(splits) == set(SPLITS)
 
 
 def test_a_test_folder_without_classes_is_no_split(tmp_path):

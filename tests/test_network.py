@@ -36,7 +36,7 @@ from thaw.plan import (
     list_blocks,
     make_plan,
 )
-from thaw.training import train_model
+from thaw.training import BestEpoch, train_model
 from thaw.variants import VARIANTS
 
 RNG = np.random.default_rng(0)
@@ -533,6 +533,14 @@ def test_drift_is_measured(b0):
     layer.moving_mean.assign(mean + 0.5)
     assert measure_drift(b0, checkpoint) == pytest.approx(0.5)
     layer.moving_mean.assign(mean)
+
+
+def test_the_best_epoch_has_the_least_loss_and_no_less_accuracy():
+    best = BestEpoch({"accuracy": 0.9, "loss": 0.5}, math.log(3))
+    assert best.is_better({"accuracy": 0.9, "loss": 0.4})
+    assert not best.is_better({"accuracy": 0.95, "loss": 0.6})
+    assert not best.is_better({"accuracy": 0.8, "loss": 0.1})
+    assert BestEpoch(None, math.inf).is_better({"accuracy": 0.0, "loss": 9.0})
 
 
 def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):

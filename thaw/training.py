@@ -13,7 +13,8 @@ from thaw.files import new_file
 class BestEpoch(keras.callbacks.Callback):
     """Keeps the weights of the best epoch by validation; ends a lost run.
 
-    Accuracy decides, and loss where accuracies are equal.
+    The loss decides, which is less of a lottery than the accuracy on few
+    images; an epoch less accurate than the start is never the best.
 
     Args:
         baseline: validation loss and accuracy to beat, those of the weights
@@ -28,10 +29,12 @@ class BestEpoch(keras.callbacks.Callback):
         self.highest_loss = math.inf if beyond else highest_loss
         self.epoch = None  # the best one, from 1; None: the start is best
         self.scores = baseline
+        self.least_accuracy = baseline["accuracy"] if baseline else 0.0
 
-    @staticmethod
-    def _rank(scores: dict) -> tuple[float, float]:
-        return scores["accuracy"], -scores["loss"]
+    def is_better(self, scores: dict) -> bool:
+        if scores["accuracy"] < self.least_accuracy:
+            return False
+        return not self.scores or scores["loss"] < self.scores["loss"]
 
     def on_train_begin(self, logs=None):
         self.weights = self.model.get_weights()
@@ -48,7 +51,7 @@ class BestEpoch(keras.callbacks.Callback):
                 "learning_rate may help"
             )
             self.model.stop_training = True
-        elif not self.scores or self._rank(scores) > self._rank(self.scores):
+        elif self.is_better(scores):
             self.epoch, self.scores = epoch + 1, scores
             self.weights = self.model.get_weights()
 
