@@ -182,6 +182,7 @@ def convert_to_openvino(model: keras.Model, dtype: str):
     """The same network, in memory, for batches of `BATCH_SIZE`."""
     import openvino
     import tensorflow
+    from openvino.frontend.tensorflow import utils as frontend
 
     signature = tensorflow.TensorSpec(
         (BATCH_SIZE, *model.input_shape[1:]), dtype
@@ -194,6 +195,11 @@ def convert_to_openvino(model: keras.Model, dtype: str):
         outputs = outputs if isinstance(outputs, list) else [outputs]
         return {f"output_{i:02d}": output for i, output in enumerate(outputs)}
 
+    # OpenVINO asks for TensorFlow's version in a way that Python 3.13 ended:
+    # it deletes by exec what another exec imported.
+    frontend.get_environment_setup = lambda framework: {
+        "tensorflow": tensorflow.__version__
+    }
     converted = openvino.convert_model(predict.get_concrete_function())
     names = [output.get_any_name() for output in converted.outputs]
     if names != sorted(names) or len(names) != len(model.outputs):
