@@ -1,13 +1,13 @@
 """The test split, read once: the head alone against the fine-tuned model."""
 
 from thaw import params
-from thaw.batches import Batches
-from thaw.console import run_stage, say, say_wrote
+from thaw.console import progress, run_stage, say, say_wrote
 from thaw.dataset import Dataset
-from thaw.features import Features
+from thaw.features import open_activations
 from thaw.files import write_json
+from thaw.frozen import FrozenNetwork
 from thaw.metrics import score_predictions, write_predictions
-from thaw.models import load_model, predict
+from thaw.models import load_model
 from thaw.parts import POOLED
 
 PREPARED = "data/prepared"
@@ -16,27 +16,27 @@ HEAD = "models/head.keras"
 FINETUNED = "models/finetuned.keras"
 METRICS = "metrics/evaluate.json"
 PREDICTIONS = "metrics/predictions.csv"
-BATCH_SIZE = 32
 
 
 def main() -> None:
     p = params.load()
-    dataset, features = Dataset(PREPARED), Features(FEATURES)
+    dataset = Dataset(PREPARED)
     labels = dataset.open_labels("test")
-    images = dataset.open_images("test")
     inputs = {
-        "head": features.gather(POOLED, "test", views=1),
-        "finetuned": lambda rows, views: images[rows],
+        "head": open_activations(FEATURES, POOLED, "test", view=0),
+        "finetuned": dataset.open_images("test"),
     }
     models = {"head": HEAD, "finetuned": FINETUNED}
     say(f"scoring {', '.join(models.values())} on {len(labels)} test images")
-    probabilities = {
-        name: predict(
-            load_model(path),
-            Batches(inputs[name], labels, 1, BATCH_SIZE, seed=None),
+    probabilities = {}
+    for name, path in models.items():
+        network = FrozenNetwork(
+            load_model(path), "float32", str(inputs[name].dtype)
         )
-        for name, path in models.items()
-    }
+        with progress(len(labels), f"predicting with {name}", "images") as bar:
+            (probabilities[name],) = network.predict(
+                inputs[name], advance=bar.update
+            )
     scores = {
         name: score_predictions(predicted, labels, p.evaluate.top_k)
         for name, predicted in probabilities.items()

@@ -10,6 +10,7 @@ from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.features import Features
 from thaw.files import write_json
+from thaw.folding import fold_normalization
 from thaw.inputs import open_inputs
 from thaw.models import join_head, load_model, save_model, seed_dropout
 from thaw.parts import LOGITS, get_part
@@ -58,7 +59,7 @@ def main() -> None:
         for split, seed in {"train": p.seed, "validation": None}.items()
     )
     epoch, scores, start = train_model(
-        get_part(model, plan.cut, LOGITS),
+        fold_normalization(get_part(model, plan.cut, LOGITS)),
         train,
         validation,
         CURVES,

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +17,12 @@ from thaw.activations import RangedArray, write_activations
 from thaw.augmentation import augment_images, gather_views
 from thaw.backbone import build_backbone, measure_drift
 from thaw.backend import keras, make_deterministic
-from thaw.batches import Batches
+from thaw.batches import Batches, feed
 from thaw.dataset import Dataset
 from thaw.errors import InputError
 from thaw.features import Features
 from thaw.files import create_array, write_json
+from thaw.folding import fold_normalization
 from thaw.frozen import FrozenNetwork
 from thaw.inputs import open_inputs
 from thaw.metrics import measure_calibration, score_predictions
@@ -235,6 +237,48 @@ def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
     assert np.array_equal(whole[5:9], part)
 
 
+def test_two_threads_may_run_the_frozen_network_at_once(b0):
+    network = FrozenNetwork(get_part(b0, IMAGE, POOLED), "float32", "uint8")
+    sets = [np.roll(np.repeat(IMAGES, 4, axis=0), i, axis=0) for i in range(4)]
+    expected = [network.predict(images)[0] for images in sets]
+    with ThreadPoolExecutor(4) as pool:
+        for (got,), want in zip(
+            pool.map(network.predict, sets), expected, strict=True
+        ):
+            assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kept_activations_give_the_logits_of_the_images(b0, precision):
+    model = join_head(b0, build_head(1280, 3, dropout=0.2))
+    whole = keras.Model(b0.input, model.get_layer(LOGITS).output)
+    expected = whole.predict(IMAGES, verbose=0)
+    limit = {"float32": 2e-3, "bfloat16": 0.03}[precision]
+    tap = find_tap(b0)
+    cuts = [make_plan(b0, n, tap_kept=True).cut for n in range(9)]
+    from_tap, from_image = cuts[1:4], cuts[4:]
+    assert from_image[0] == tap
+    kept = run_part(b0, IMAGE, [cuts[0], *from_image], IMAGES, precision)
+    kept |= run_part(b0, tap, from_tap, kept[tap], precision)
+    assert len(kept) == 9
+    for cut, activations in kept.items():
+        suffix = get_part(model, cut, LOGITS)
+        (logits,) = as_list(suffix.predict(activations, verbose=0))
+        error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
+        assert error < limit, cut
+
+
+def run_part(model, start, ends, inputs, precision):
+    """What is kept of some layers: float16, but for pooled features."""
+    part = get_part(model, start, *ends)
+    network = FrozenNetwork(part, precision, str(inputs.dtype))
+    outputs = dict(zip(ends, network.predict(inputs), strict=True))
+    return {
+        name: x if name == POOLED else x.astype(np.float16)
+        for name, x in outputs.items()
+    }
+
+
 def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
     monkeypatch.setattr("thaw.frozen.can_use_openvino", lambda: False)
     part = get_part(b0, IMAGE, find_tap(b0), POOLED)
@@ -281,7 +325,7 @@ def write(b0, tmp_path):
             gather=dict.fromkeys(
                 ("train", "validation", "test"),
                 lambda rows, views: augment_images(
-                    IMAGES[rows], rows, views, **AUGMENT
+                    IMAGES, rows, views, **AUGMENT
                 ),
             ),
             label="writing",
@@ -397,7 +441,7 @@ def test_view_0_is_the_image_and_views_repeat_themselves():
     assert np.array_equal(make_view(0, **AUGMENT), IMAGES)
     first = make_view(1, **AUGMENT)
     assert np.array_equal(first, make_view(1, **AUGMENT))
-    part = make_view(1, IMAGES[7:9], ROWS[7:9], **AUGMENT)
+    part = make_view(1, IMAGES, ROWS[7:9], **AUGMENT)
     assert np.array_equal(first[7:9], part)
     assert not np.array_equal(first, make_view(2, **AUGMENT))
     assert not np.array_equal(first, make_view(1, **{**AUGMENT, "seed": 1}))
@@ -475,16 +519,33 @@ def test_an_epoch_sees_each_image_once_and_v_epochs_each_view():
         seed=5,
     )
     orders = []
-    for _ in range(3):
-        rows = np.concatenate([batches[i][0] for i in range(len(batches))])
-        labels = np.concatenate([batches[i][1] for i in range(len(batches))])
+    for epoch in range(3):
+        drawn = [batches[3 * epoch + index] for index in range(3)]
+        rows, labels = (
+            np.concatenate(part) for part in zip(*drawn, strict=True)
+        )
         assert np.array_equal(rows[:, 0], labels)
         assert sorted(labels) == list(range(10))
         orders.append(labels.tolist())
         seen += map(tuple, rows.astype(int).tolist())
-        batches.on_epoch_end()
     assert len(set(seen)) == 30
     assert orders[0] != orders[1]
+
+
+def test_keras_is_fed_all_epochs_and_validates_in_one_pass():
+    def make(seed):
+        rows = np.arange(10)
+        return Batches(lambda x, views: rows[x, None], rows, 1, 4, seed)
+
+    train, validation = make(5), make(None)
+    fed = feed(train).as_numpy_iterator()
+    for step in range(7):
+        for got, want in zip(next(fed), train[step], strict=True):
+            assert np.array_equal(got, want)
+    labels = [batch for _, batch in feed(validation).as_numpy_iterator()]
+    assert [len(batch) for batch in labels] == [4, 4, 2]
+    assert np.array_equal(np.concatenate(labels), np.arange(10))
+    assert not feed(train).options().autotune.enabled
 
 
 def make_training(backbone, blocks):
@@ -524,6 +585,101 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
     assert changed == {*plan.layers, LOGITS}
     assert measure_drift(b0, checkpoint) == 0
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("blocks", [1, 5, "all"])
+def test_folding_leaves_the_function_and_its_variables(b0, blocks):
+    plan, model, batches = make_training(b0, blocks)
+    suffix = get_part(model, plan.cut, LOGITS)
+    folded = fold_normalization(suffix)
+    kinds = [type(layer).__name__ for layer in folded.layers]
+    # What is left is the head's own, which has no convolution before it.
+    assert kinds.count("BatchNormalization") == 1
+    assert {w.path for w in folded.trainable_weights} == {
+        w.path for w in suffix.trainable_weights
+    }
+    x, labels = batches(None)[0]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    suffix.compile(loss=loss)
+    folded.compile(loss=loss)
+    expected = suffix.evaluate(x, labels, verbose=0)
+    got = folded.evaluate(x, labels, verbose=0)
+    assert got == pytest.approx(expected, rel=1e-5)
+    folded.get_layer(LOGITS).bias.assign([1.0, 2.0, 3.0])
+    assert model.get_layer(LOGITS).bias.numpy().tolist() == [1, 2, 3]
+
+
+def test_only_frozen_normalization_is_folded(b0):
+    b0.get_layer("top_bn").trainable = True
+    with pytest.raises(ValueError, match="top_bn is not frozen"):
+        fold_normalization(get_part(b0, find_tap(b0), POOLED))
+    b0.get_layer("top_bn").trainable = False
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_training_from_the_cache_and_streaming_agree(
+    b0, dataset, tmp_path, blocks
+):
+    """One view, float32, dropout off: the same run but for float16."""
+    plan = make_plan(b0, blocks, tap_kept=False)
+    assert plan.activations == CACHED
+    weights = b0.get_weights()
+    predictions = {}
+    still = STILL | {"seed": 0}
+    for activations in (CACHED, STREAMED):
+        b0.set_weights(weights)
+        make_deterministic(1)
+        apply_plan(b0, plan, drop_connect_rate=0.0)
+        model = join_head(b0, build_head(1280, 3, dropout=0.0))
+        if activations == CACHED:
+            start = model.get_weights()
+            keep_cut(b0, plan, dataset, tmp_path / "kept", still)
+        model.set_weights(start)
+        inputs = open_inputs(
+            replace(plan, activations=activations),
+            b0,
+            dataset,
+            Streaming,
+            tmp_path / "kept",
+            1,
+            still,
+        )
+        train, validation = (
+            Batches(inputs[split], LABELS, 1, 8, seed)
+            for split, seed in {"train": 3, "validation": None}.items()
+        )
+        train_model(
+            fold_normalization(get_part(model, plan.cut, LOGITS)),
+            train,
+            validation,
+            tmp_path / "curves.csv",
+            epochs=4,
+            learning_rate=1e-3,
+        )
+        predictions[activations] = model.predict(IMAGES, verbose=0)
+    cached, streamed = predictions.values()
+    assert not np.array_equal(cached, streamed)
+    assert np.array_equal(cached.argmax(1), streamed.argmax(1))
+    np.testing.assert_allclose(cached, streamed, atol=0.02)
+
+
+class Streaming:
+    """What of data/features streaming looks at."""
+
+    wanted_precision = "float32"
+
+
+def keep_cut(backbone, plan, dataset, folder, augment):
+    splits = ("train", "validation")
+    write_activations(
+        FrozenNetwork(get_part(backbone, IMAGE, plan.cut), "float32", "uint8"),
+        {plan.cut: "float16"},
+        folder,
+        views=1,
+        rows=dict.fromkeys(splits, 24),
+        gather={s: gather_views(dataset, s, augment) for s in splits},
+        label="writing",
+    )
 
 
 def test_drift_is_measured(b0):

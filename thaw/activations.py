@@ -13,10 +13,10 @@ from thaw.console import format_bytes, format_seconds, progress, say
 from thaw.errors import InputError
 from thaw.features import Gather, get_path
 from thaw.files import create_array
-from thaw.frozen import BATCH_SIZE, FrozenNetwork
+from thaw.frozen import FrozenNetwork
 
 # Images of the short run that the time to come is told from.
-TRIAL = 64
+TRIAL = 128
 
 
 def list_views(splits: Iterable[str], views: int) -> list[tuple[str, int]]:
@@ -42,7 +42,8 @@ class RangedArray:
     def __setitem__(self, rows: slice, values: np.ndarray) -> None:
         with np.errstate(over="ignore"):
             self.array[rows] = values
-        if not np.isfinite(self.array[rows]).all():
+        limit = np.finfo(self.array.dtype).max
+        if not -limit <= values.min() <= values.max() <= limit:  # or NaN
             self.overflowed = True
 
 
@@ -110,11 +111,13 @@ def preview(
             f"{format_bytes(2 * size)} are needed, with DVC's copy, and "
             f"{format_bytes(free)} are free: fewer views or no tap need less"
         )
-    trial = load_view(gather["train"], views - 1, 0, min(TRIAL, rows["train"]))
-    network.predict(trial[:BATCH_SIZE])  # compiles
+    load = partial(load_view, gather["train"], views - 1)
+    trial = min(TRIAL, rows["train"])
+    outs = [np.empty((trial, *shape)) for shape in network.outputs]
+    network.run(load, 1, outs)  # compiles
     start = time.perf_counter()
-    network.predict(trial)
-    seconds = images * (time.perf_counter() - start) / len(trial)
+    network.run(load, trial, outs)
+    seconds = images * (time.perf_counter() - start) / trial
     say(
         f"{images} images, views counted; {format_bytes(size)} to write, twice "
         f"that with DVC's copy; about {format_seconds(seconds)}"

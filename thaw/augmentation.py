@@ -20,14 +20,14 @@ def augment_images(
     horizontal_flip: bool,
     contrast: float,
 ) -> np.ndarray:
-    """Views of a batch; view 0 is the image itself.
+    """Views of some images; view 0 is the image itself.
 
     An image's view follows from `seed`, `view` and its row alone, so that
     batches may be cut anywhere.
 
     Args:
-        images: (n, H, W, 3) uint8, range [0, 255].
-        rows: (n,), of the images in their split.
+        images: (all, H, W, 3) uint8, range [0, 255].
+        rows: (n,), which of them.
         views: (n,), 0 or more.
         seed: of all draws.
         rotation: at most this share of a full turn, either way.
@@ -38,30 +38,33 @@ def augment_images(
     Returns:
         (n, H, W, 3) uint8, range [0, 255].
     """
-    augmented = np.array(images)
-    for index in np.flatnonzero(views):
-        image = images[index]
-        rng = np.random.default_rng([seed, views[index], rows[index]])
+    height, width = images.shape[1:3]
+    augmented = np.empty((len(rows), *images.shape[1:]), np.uint8)
+    warped = np.empty(images.shape[1:], np.uint8)
+    for out, row, view in zip(augmented, rows, views, strict=True):
+        if view == 0:
+            out[:] = images[row]
+            continue
+        rng = np.random.default_rng([seed, view, row])
         turn, right, down, factor = rng.uniform(-1, 1, 4)
         mirrored = horizontal_flip and rng.random() < 0.5
         matrix = make_affine(
-            image.shape[:2],
+            (height, width),
             2 * np.pi * rotation * turn,
             translation * right,
             translation * down,
             mirrored,
         )
         # As Keras's layers: bilinear, reflected at the border.
-        augmented[index] = change_contrast(
-            cv2.warpAffine(
-                image,
-                matrix,
-                image.shape[1::-1],
-                flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REFLECT,
-            ),
-            1 + contrast * factor,
+        cv2.warpAffine(
+            images[row],
+            matrix,
+            (width, height),
+            dst=warped,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
         )
+        change_contrast(warped, 1 + contrast * factor, out)
     return augmented
 
 
@@ -83,12 +86,12 @@ def make_affine(
     return np.column_stack([linear, shift])
 
 
-def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+def change_contrast(image: np.ndarray, factor: float, out: np.ndarray) -> None:
     """Scales the distance from each channel's mean, as Keras's layer does."""
-    mean = image.mean(axis=(0, 1))
+    mean = np.array(cv2.mean(image)[:3])
     levels = np.arange(256)[:, None]
     table = np.clip(mean + factor * (levels - mean), 0, 255).round()
-    return cv2.LUT(image, table.astype(np.uint8)[:, None, :])
+    cv2.LUT(image, table.astype(np.uint8)[:, None, :], dst=out)
 
 
 def gather_views(dataset: Dataset, split: str, augment: dict) -> Gather:
@@ -96,6 +99,6 @@ def gather_views(dataset: Dataset, split: str, augment: dict) -> Gather:
     images = dataset.open_images(split)
 
     def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return augment_images(images[rows], rows, views, **augment)
+        return augment_images(images, rows, views, **augment)
 
     return gather

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from threading import Lock
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from thaw.threads import count_cores, map_ahead
 # package that does so can't be imported; it then uses its own stub.
 sys.modules["openvino_telemetry"] = None
 
-BATCH_SIZE = 8  # keeps a CPU core busy; larger ones gain nothing
 BATCHES_AHEAD = 8  # made by threads while the network runs
 
 
@@ -34,6 +34,7 @@ class FrozenNetwork:
     Attributes:
         outputs: the shape of each output, without the batch.
         engine: what runs it, for people.
+        batch_size: that it runs in.
         precision: "float32" or "bfloat16".
 
     Raises:
@@ -46,7 +47,9 @@ class FrozenNetwork:
             self._engine = OpenVINOEngine(model, dtype)
         else:
             self._engine = KerasEngine(model)
+        self._lock = Lock()  # training and validation may both be fed
         self.engine = self._engine.name
+        self.batch_size = self._engine.batch_size
         offered = self._engine.precisions
         if precision not in ("auto", *offered):
             raise InputError(
@@ -70,34 +73,42 @@ class FrozenNetwork:
             rows: how many there are.
             outs: for each output an array (rows, *shape), or what takes slices
                 of rows as one does.
-            advance: called with the number of rows just begun.
+            advance: called with the number of rows just done.
             precision: another one than the network's own.
         """
+        size = self.batch_size
+
+        def make(span: tuple[int, int]) -> Batch:
+            batch = load(*span)
+            if len(batch) < size:
+                batch = np.resize(batch, (size, *batch.shape[1:]))
+            return span, batch
 
         def store(span: tuple[int, int], results: list[np.ndarray]) -> None:
             start, stop = span
             for out, result in zip(outs, results, strict=True):
                 out[start:stop] = result[: stop - start]
+            advance(stop - start)
 
-        spans = [
-            (start, min(start + BATCH_SIZE, rows))
-            for start in range(0, rows, BATCH_SIZE)
-        ]
-        batches = map_ahead(
-            lambda span: (span, load(*span)), spans, ahead=BATCHES_AHEAD
+        spans = (
+            (start, min(start + size, rows)) for start in range(0, rows, size)
         )
-        self._engine.run(batches, store, advance, precision or self.precision)
+        with self._lock:
+            self._engine.run(
+                map_ahead(make, spans, ahead=BATCHES_AHEAD),
+                store,
+                precision or self.precision,
+            )
 
     def predict(
-        self, batch: np.ndarray, precision: str | None = None
+        self,
+        inputs: np.ndarray,
+        advance: Callable[[int], object] = lambda count: None,
     ) -> list[np.ndarray]:
-        """All outputs for a batch of any size: (n, *shape) float32 each."""
-        outs = [np.empty((len(batch), *s), np.float32) for s in self.outputs]
+        """All outputs for any number of inputs: (n, *shape) float32 each."""
+        outs = [np.empty((len(inputs), *s), np.float32) for s in self.outputs]
         self.run(
-            lambda start, stop: batch[start:stop],
-            len(batch),
-            outs,
-            precision=precision,
+            lambda start, stop: inputs[start:stop], len(inputs), outs, advance
         )
         return outs
 
@@ -105,20 +116,23 @@ class FrozenNetwork:
 class KerasEngine:
     """Whatever backend and device Keras has."""
 
+    batch_size = 64  # an accelerator wants many
+
     def __init__(self, model: keras.Model):
         self.name = f"keras {keras.__version__}"
         self.precisions = ["float32"]
         self._model = model
 
-    def run(self, batches: Iterable[Batch], store, advance, precision) -> None:
+    def run(self, batches: Iterable[Batch], store, precision) -> None:
         for span, batch in batches:
             results = self._model.predict_on_batch(batch.astype(np.float32))
             store(span, results if isinstance(results, list) else [results])
-            advance(len(batch))
 
 
 class OpenVINOEngine:
     """The CPU, all cores, several batches under way at once."""
+
+    batch_size = 8  # keeps a core busy; larger ones gain nothing
 
     def __init__(self, model: keras.Model, dtype: str):
         import openvino
@@ -127,7 +141,7 @@ class OpenVINOEngine:
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precisions = ["float32"] + ["bfloat16"] * ("BF16" in able)
-        self._network = convert_to_openvino(model, dtype)
+        self._network = convert_to_openvino(model, dtype, self.batch_size)
         self._queues = {}
 
     def _get_queue(self, precision: str):
@@ -147,7 +161,7 @@ class OpenVINOEngine:
             self._queues[precision] = openvino.AsyncInferQueue(compiled)
         return self._queues[precision]
 
-    def run(self, batches: Iterable[Batch], store, advance, precision) -> None:
+    def run(self, batches: Iterable[Batch], store, precision) -> None:
         failures = []
 
         def finish(request, span: tuple[int, int]) -> None:
@@ -159,11 +173,7 @@ class OpenVINOEngine:
         queue = self._get_queue(precision)
         queue.set_callback(finish)
         for span, batch in batches:
-            count = len(batch)
-            if count < BATCH_SIZE:
-                batch = np.resize(batch, (BATCH_SIZE, *batch.shape[1:]))
             queue.start_async([batch], span)
-            advance(count)
         queue.wait_all()
         if failures:
             raise failures[0]
@@ -178,14 +188,14 @@ def can_use_openvino() -> bool:
     return not tensorflow.config.list_physical_devices("GPU")
 
 
-def convert_to_openvino(model: keras.Model, dtype: str):
-    """The same network, in memory, for batches of `BATCH_SIZE`."""
+def convert_to_openvino(model: keras.Model, dtype: str, batch_size: int):
+    """The same network, in memory, for inputs (batch_size, *shape)."""
     import openvino
     import tensorflow
     from openvino.frontend.tensorflow import utils as frontend
 
     signature = tensorflow.TensorSpec(
-        (BATCH_SIZE, *model.input_shape[1:]), dtype
+        (batch_size, *model.input_shape[1:]), dtype
     )
 
     @tensorflow.function(input_signature=[signature])

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from thaw.backend import keras
-from thaw.batches import Batches
-from thaw.console import progress, without_chatter
+from thaw.console import without_chatter
 from thaw.errors import InputError
 from thaw.files import new_file
 from thaw.parts import LOGITS, POOLED
@@ -57,30 +56,6 @@ def load_model(path: str | Path) -> keras.Model:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} can't be loaded: {reason}") from error
-
-
-class PredictionBar(keras.callbacks.Callback):
-    """A bar over the batches of one prediction."""
-
-    def __init__(self, batches: int):
-        super().__init__()
-        self.batches = batches
-
-    def on_predict_begin(self, logs=None):
-        self.context = progress(self.batches, "predicting", "batches")
-        self.bar = self.context.__enter__()
-
-    def on_predict_batch_end(self, batch, logs=None):
-        self.bar.update()
-
-    def on_predict_end(self, logs=None):
-        self.context.__exit__(None, None, None)
-
-
-def predict(model: keras.Model, batches: Batches) -> np.ndarray:
-    """Probabilities (n, classes) for every row, in order."""
-    bar = PredictionBar(len(batches))
-    return model.predict(batches, verbose=0, callbacks=[bar])
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from thaw.backend import keras
-from thaw.batches import Batches
+from thaw.batches import Batches, feed
 from thaw.console import progress, say
 from thaw.errors import InputError
 from thaw.files import new_file
@@ -133,7 +133,7 @@ def train_model(
     Raises:
         InputError: where no epoch gave a finite validation loss.
     """
-    schedule = make_schedule(learning_rate, epochs, warmup_epochs, len(train))
+    schedule = make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
     model.compile(
         optimizer=keras.optimizers.Adam(schedule),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -141,17 +141,18 @@ def train_model(
     )
     start = None
     if from_trained:
-        start = model.evaluate(validation, return_dict=True, verbose=0)
+        start = model.evaluate(feed(validation), return_dict=True, verbose=0)
     best = BestEpoch(start, highest_loss)
     with new_file(curves) as unfinished:
         model.fit(
-            train,
-            validation_data=validation,
+            feed(train),
+            validation_data=feed(validation),
             epochs=epochs,
-            shuffle=False,  # Batches does
+            steps_per_epoch=train.steps,
+            shuffle=False,  # Batches are
             verbose=0,
             callbacks=[
-                Words(epochs, len(train)),
+                Words(epochs, train.steps),
                 best,
                 Curves(unfinished),
             ],
