@@ -14,7 +14,7 @@ from thaw.files import ArrayWriter, new_file, new_folder, open_array
 from thaw.images import decode_image, resize_image
 from thaw.preparation import prepare_dataset
 from thaw.sources import open_digits, open_folder, open_source
-from thaw.splits import SPLITS, assign_splits
+from thaw.splits import SPLITS, assign_splits, hash_to_unit
 
 OPTIONS = {
     "image_size": 32,
@@ -24,6 +24,19 @@ OPTIONS = {
     "seed": 0,
     "bad_images": "skip",
 }
+
+
+def split_names(names, shares, given=None, seed=0):
+    """The split of each of one class's images, in the source or cut."""
+    codes = [SPLITS.index(split) for split in given or ["train"] * len(names)]
+    splits, _ = assign_splits(
+        np.array([hash_to_unit(name, seed) for name in names]),
+        np.zeros(len(names), int),
+        np.array(codes),
+        shares,
+        ["a"],
+    )
+    return [SPLITS[code] for code in splits]
 
 
 def encode(image: Image.Image, kind: str = "png", **options) -> bytes:
@@ -63,17 +76,13 @@ def test_decoding_turns_upright_and_keeps_sixteen_bits():
     assert np.asarray(decode_image(encode(deep)))[0, 0].tolist() == [128] * 3
 
 
+SHARES = {"test": 0.2, "validation": 0.15}
+
+
 def test_a_split_depends_on_the_image_alone():
     names = [f"image {i}" for i in range(400)]
-    shares = {"test": 0.2, "validation": 0.15}
-
-    def split(names):
-        labels = [0] * len(names)
-        given = ["train"] * len(names)
-        return assign_splits(names, labels, given, shares, 0, ["a"])[0]
-
-    whole = dict(zip(names, split(names), strict=True))
-    part = dict(zip(names[::2], split(names[::2]), strict=True))
+    whole = dict(zip(names, split_names(names, SHARES), strict=True))
+    part = dict(zip(names[::2], split_names(names[::2], SHARES), strict=True))
     assert all(whole[name] == part[name] for name in part)
     assert abs(list(whole.values()).count("test") / 400 - 0.2) < 0.06
     assert abs(list(whole.values()).count("validation") / 400 - 0.15) < 0.06
@@ -82,42 +91,22 @@ def test_a_split_depends_on_the_image_alone():
 @pytest.mark.parametrize("start", range(40))
 def test_the_smallest_class_reaches_every_split(start):
     names = [f"image {start + i}" for i in range(3)]
-    splits, _ = assign_splits(
-        names,
-        [0] * 3,
-        ["train"] * 3,
-        {"test": 0.2, "validation": 0.15},
-        0,
-        ["a"],
-    )
-    assert sorted(splits) == sorted(SPLITS)
+    assert sorted(split_names(names, SHARES)) == sorted(SPLITS)
 
 
 def test_splits_that_a_source_brings_are_kept():
     given = ["test"] * 5 + ["train"] * 50
-    splits, _ = assign_splits(
-        [str(i) for i in range(55)],
-        [0] * 55,
-        given,
-        {"validation": 0.3},
-        0,
-        ["a"],
-    )
+    names = [str(i) for i in range(55)]
+    splits = split_names(names, {"validation": 0.3}, given)
     assert splits[:5] == ["test"] * 5
     assert set(splits[5:]) == {"train", "validation"}
+    assert split_names(names, {}, given) == given
 
 
 def test_copies_of_an_image_stay_in_one_split():
     names = ["a"] * 4 + ["b"] * 4 + ["c"] * 4
     for seed in range(30):
-        splits, _ = assign_splits(
-            names,
-            [0] * 12,
-            ["train"] * 12,
-            {"test": 0.2, "validation": 0.15},
-            seed,
-            ["class"],
-        )
+        splits = split_names(names, SHARES, seed=seed)
         assert [len(set(splits[i : i + 4])) for i in (0, 4, 8)] == [1, 1, 1]
         assert set(splits) == set(SPLITS)
 

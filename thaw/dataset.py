@@ -1,7 +1,7 @@
 """data/prepared, opened for reading."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class Dataset:
         """(n,) int32."""
         return np.array(open_array(self.folder / split / "labels.npy"))
 
-    def read_index(self, split: str) -> list[dict[str, str]]:
+    def read_index(self, split: str) -> Iterator[dict[str, str]]:
         return read_table(self.folder / split / "index.csv")
 
     def describe(self) -> list[str]:

@@ -49,21 +49,29 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_table(
-    path: str | Path, columns: Sequence[str], rows: Iterable[Sequence]
-) -> None:
+@contextmanager
+def new_table(path: str | Path, columns: Sequence[str]) -> Iterator[Any]:
+    """A CSV to write with `writerow`, there when the block ends well."""
     with (
         new_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        yield writer
 
 
-def read_table(path: str | Path) -> list[dict[str, str]]:
+def write_table(
+    path: str | Path, columns: Sequence[str], rows: Iterable[Sequence]
+) -> None:
+    with new_table(path, columns) as table:
+        table.writerows(rows)
+
+
+def read_table(path: str | Path) -> Iterator[dict[str, str]]:
+    """Its rows, one at a time."""
     with Path(path).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        yield from csv.DictReader(file)
 
 
 class ArrayWriter:

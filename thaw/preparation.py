@@ -1,16 +1,25 @@
 """From a source to data/prepared: decoded, resized, split, packed."""
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from thaw.console import progress, say
 from thaw.errors import InputError
-from thaw.files import ArrayWriter, open_array, write_json, write_table
+from thaw.files import (
+    ArrayWriter,
+    new_table,
+    open_array,
+    read_table,
+    write_json,
+    write_table,
+)
 from thaw.images import resize_image
 from thaw.sources import Item, Source
-from thaw.splits import SPLITS, assign_splits
+from thaw.splits import SPLITS, assign_splits, hash_to_unit
 from thaw.threads import map_ahead
 
 # More unreadable images than this share mean that the source is not what its
@@ -18,14 +27,19 @@ from thaw.threads import map_ahead
 MOST_BAD = 0.1
 
 
-@dataclass(frozen=True)
-class Row:
-    """One decoded image: its line in index.csv, and where it was given."""
+# Gone when the splits are written.
+UNSPLIT_IMAGES = "unsplit.npy"
+UNSPLIT_INDEX = "unsplit.csv"
+INDEX = ["id", "path", "class", "group"]
 
-    identity: str
-    path: str
-    label: int
-    split: str
+
+@dataclass
+class Rows:
+    """What is held of the images while they are decoded: few bytes each."""
+
+    hashes: array = field(default_factory=lambda: array("d"))
+    labels: array = field(default_factory=lambda: array("i"))
+    splits: array = field(default_factory=lambda: array("b"))
 
 
 def prepare_dataset(
@@ -51,36 +65,34 @@ def prepare_dataset(
     if len(source.classes) < 2:
         found = ", ".join(source.classes) or "none"
         raise InputError(f"two classes or more are needed; found: {found}")
-    scratch = folder / "unsplit.npy"
-    rows, bad = decode_images(source, scratch, image_size, fit)
+    rows, bad = decode_images(source, folder, image_size, fit, seed)
     say(*(f"ignored {name}" for name in source.ignored))
     say(*(f"can't read {path}: {reason}" for path, reason in bad))
-    check_bad_images(bad, len(rows), bad_images)
+    check_bad_images(bad, len(rows.labels), bad_images)
+    labels = np.array(rows.labels, np.int32)
     shares = {"test": test, "validation": validation}
     splits, exceptions = assign_splits(
-        [row.identity for row in rows],
-        [row.label for row in rows],
-        [row.split for row in rows],
+        np.array(rows.hashes),
+        labels,
+        np.array(rows.splits),
         {s: share for s, share in shares.items() if s not in source.splits},
-        seed,
         source.classes,
     )
-    images = open_array(scratch)
-    for split in SPLITS:
-        members = [row for row, own in enumerate(splits) if own == split]
-        if not members:
+    for code, split in enumerate(SPLITS):
+        if not (splits == code).any():
             raise InputError(f"split {split} has no image that can be read")
-        write_split(folder / split, images, rows, members, source.classes)
-    scratch.unlink()
+        write_split(folder, split, splits == code, labels)
+    for scratch in (UNSPLIT_IMAGES, UNSPLIT_INDEX):
+        (folder / scratch).unlink()
     write_json(folder / "classes.json", source.classes)
     write_table(folder / "bad_images.csv", ["path", "reason"], bad)
     say(*exceptions)
 
 
 def decode_images(
-    source: Source, path: Path, image_size: int, fit: str
-) -> tuple[list[Row], list[tuple[str, str]]]:
-    """All images, resized, into one array in the source's order.
+    source: Source, folder: Path, image_size: int, fit: str, seed: int
+) -> tuple[Rows, list[tuple[str, str]]]:
+    """All images, resized, and their index, in the source's order.
 
     Returns:
         The rows that could be read, and path and reason of the others.
@@ -93,9 +105,11 @@ def decode_images(
         except Exception as error:  # Pillow's plugins raise anything
             return item, "", error
 
-    rows, bad = [], []
+    rows, bad = Rows(), []
+    shape = (image_size, image_size, 3)
     with (
-        ArrayWriter(path, (image_size, image_size, 3), np.uint8) as images,
+        ArrayWriter(folder / UNSPLIT_IMAGES, shape, np.uint8) as images,
+        new_table(folder / UNSPLIT_INDEX, INDEX) as index,
         progress(source.size, "decoding", "images") as bar,
     ):
         for item, identity, result in map_ahead(load, source.items, ahead=64):
@@ -105,7 +119,11 @@ def decode_images(
                 bad.append((item.path, reason))
             else:
                 images.append(result[None])
-                rows.append(Row(identity, item.path, item.label, item.split))
+                name = source.classes[item.label]
+                index.writerow([identity, item.path, name, ""])
+                rows.hashes.append(hash_to_unit(identity, seed))
+                rows.labels.append(item.label)
+                rows.splits.append(SPLITS.index(item.split))
             bar.update()
     return rows, bad
 
@@ -128,24 +146,22 @@ def check_bad_images(
 
 
 def write_split(
-    folder: Path,
-    images: np.ndarray,
-    rows: list[Row],
-    members: list[int],
-    classes: list[str],
+    folder: Path, split: str, members: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Copies the rows of one split, block by block."""
-    folder.mkdir()
-    with ArrayWriter(folder / "images.npy", images.shape[1:], np.uint8) as out:
-        for start in range(0, len(members), 256):
-            out.append(images[members[start : start + 256]])
-    labels = np.array([rows[row].label for row in members], np.int32)
-    np.save(folder / "labels.npy", labels)
-    write_table(
-        folder / "index.csv",
-        ["id", "path", "class", "group"],
-        (
-            (rows[row].identity, rows[row].path, classes[rows[row].label], "")
-            for row in members
-        ),
-    )
+    """Copies the rows of one split, block by block.
+
+    Args:
+        folder: with the images and the index of all splits.
+        split: also the name of its own folder in there.
+        members: (n,) bool.
+        labels: (n,) int32.
+    """
+    own = folder / split
+    own.mkdir()
+    images, rows = open_array(folder / UNSPLIT_IMAGES), np.flatnonzero(members)
+    with ArrayWriter(own / "images.npy", images.shape[1:], np.uint8) as out:
+        for start in range(0, len(rows), 64):
+            out.append(images[rows[start : start + 64]])
+    np.save(own / "labels.npy", labels[members])
+    index = compress(read_table(folder / UNSPLIT_INDEX), members)
+    write_table(own / "index.csv", INDEX, (row.values() for row in index))

@@ -7,6 +7,7 @@ thread, so that a bad file costs one item and a large set no memory.
 import contextlib
 import difflib
 import hashlib
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -127,25 +128,23 @@ def open_folder(path: str | Path) -> Source:
     ]
     trained = {d.name for split, d in class_folders if split == "train"}
     classes = sorted(trained)
-    files = []
+    size = 0
     for split, folder in class_folders:
         if folder.name not in trained:
             raise InputError(f"class {folder.name} is in {split}, not in train")
-        found = _list_files(folder)
+        found = len(_list_files(folder))
         if not found:
             raise InputError(f"{folder} is empty: a class needs images")
-        label = classes.index(folder.name)
-        files += [(file, label, split) for file in found]
-    items = (
-        Item(
-            file.relative_to(root).as_posix(),
-            label,
-            split,
-            partial(_load_file, file),
-        )
-        for file, label, split in files
-    )
-    return Source(classes, splits, len(files), items, ignored)
+        size += found
+
+    def list_items() -> Iterator[Item]:
+        for split, folder in class_folders:
+            label = classes.index(folder.name)
+            for file in map(Path, _list_files(folder)):
+                path = file.relative_to(root).as_posix()
+                yield Item(path, label, split, partial(_load_file, file))
+
+    return Source(classes, splits, size, list_items(), ignored)
 
 
 def _list_folders(folder: Path) -> list[Path]:
@@ -154,10 +153,15 @@ def _list_folders(folder: Path) -> list[Path]:
     )
 
 
-def _list_files(folder: Path) -> list[Path]:
-    return sorted(
-        f for f in folder.rglob("*") if f.is_file() and f.name[0] != "."
+def _list_files(folder: Path) -> list[str]:
+    """Of one class alone, as bare strings: there may be millions."""
+    files = (
+        f"{parent}/{name}"
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name[0] != "."
     )
+    return sorted(file for file in files if Path(file).is_file())
 
 
 def _list_strays(root: Path, tops: list[Path]) -> list[Path]:

@@ -1,12 +1,15 @@
 """Which image belongs to which split."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from thaw.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+TRAIN = SPLITS.index("train")
 
 
 def hash_to_unit(identity: str, seed: int) -> float:
@@ -16,13 +19,12 @@ def hash_to_unit(identity: str, seed: int) -> float:
 
 
 def assign_splits(
-    identities: Sequence[str],
-    labels: Sequence[int],
-    given: Sequence[str],
+    hashes: np.ndarray,
+    labels: np.ndarray,
+    given: np.ndarray,
     shares: dict[str, float],
-    seed: int,
     classes: Sequence[str],
-) -> tuple[list[str], list[str]]:
+) -> tuple[np.ndarray, list[str]]:
     """Cuts from the training images the splits that the source lacks.
 
     An image is held out where its hash lies under a threshold, so adding
@@ -30,52 +32,45 @@ def assign_splits(
     gives it its lowest hash, the only exception.
 
     Args:
-        identities: one for each image, the same for the same bytes.
-        labels: index into `classes`, for each image.
-        given: the split that the source states, "train" where it has none.
+        hashes: (n,) from `hash_to_unit`, the same for the same bytes.
+        labels: (n,) indices into `classes`.
+        given: (n,) indices into `SPLITS`: what the source states, train where
+            it has none.
         shares: split to share of the training images, for those to be cut.
-        seed: another one cuts other splits.
         classes: names, for messages.
 
     Returns:
-        The split of each image, and a sentence for every exception.
+        (n,) indices into `SPLITS`, and a sentence for every exception.
 
     Raises:
         InputError: where a class has too few images for all splits.
     """
-    hashes = [hash_to_unit(identity, seed) for identity in identities]
-    splits = list(given)
-    for row, value in enumerate(hashes):
-        if splits[row] != "train":
-            continue
-        threshold = 0.0
-        for split, share in shares.items():
-            threshold += share
-            if value < threshold:
-                splits[row] = split
-                break
-    # For each class its pictures, lowest hash first; equal ones stay together.
-    members = defaultdict(lambda: defaultdict(list))
-    for row in sorted(range(len(hashes)), key=lambda row: hashes[row]):
-        if given[row] == "train":
-            members[labels[row]][identities[row]].append(row)
+    free = given == TRAIN
+    codes = np.array([*map(SPLITS.index, shares), TRAIN], given.dtype)
+    bounds = np.cumsum(list(shares.values()))
+    under = np.searchsorted(bounds, hashes, side="right")
+    splits = np.where(free, codes[under], given)
     exceptions = []
     for label, name in enumerate(classes):
-        pictures = list(members[label].values())
+        rows = np.flatnonzero(free & (labels == label))
+        # Its pictures, lowest hash first; copies of one stay together.
+        pictures, first = np.unique(hashes[rows], return_index=True)
         if len(pictures) <= len(shares):
             raise InputError(
                 f"class {name} has {len(pictures)} different image(s) to train "
                 f"on; {len(shares) + 1} or more are needed, for train"
                 + "".join(f", {split}" for split in shares)
             )
-        for split in (*shares, "train"):
-            count = Counter(splits[rows[0]] for rows in pictures)
-            if count[split] == 0:
+        for code in codes:
+            where = splits[rows[first]]
+            count = Counter(where.tolist())
+            if count[code] == 0:
                 # A tiny class may lie wholly under the thresholds.
                 fullest = max(count, key=count.get)
-                donor = "train" if count["train"] > 1 else fullest
-                moved = next(x for x in pictures if splits[x[0]] == donor)
-                for row in moved:
-                    splits[row] = split
-                exceptions.append(f"class {name}: one image moved to {split}")
+                donor = TRAIN if count[TRAIN] > 1 else fullest
+                moved = pictures[where == donor][0]
+                splits[rows[hashes[rows] == moved]] = code
+                exceptions.append(
+                    f"class {name}: one image moved to {SPLITS[code]}"
+                )
     return splits, exceptions
