@@ -1,18 +1,15 @@
-"""Each stage's own memory, with many images against few.
-
-    python -m benchmarks.memory [--few 3000] [--many 30000]
+"""Each stage's own memory, with 30,000 images against 3,000.
 
 Own memory is what the kernel counts as anonymous: arrays that are mapped from
-files are not among it, the page cache holds those. Prints JSON: for each stage
-its peak in MiB with few and with many images. Linux only.
+files are not among it, the page cache holds those. Linux only.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from PIL import Image
 
 from benchmarks.project import STAGES, Project
 
+FEW, MANY = 3000, 30000
 SMALL = {
     "prepare": {"source": "folder", "path": "data/raw", "image_size": 32},
     "extract": {"views": 2},
@@ -66,14 +64,13 @@ def measure_all(count: int) -> dict[str, float]:
         return {stage: measure_stage(stage, folder) for stage in STAGES}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--few", type=int, default=3000)
-    parser.add_argument("--many", type=int, default=30000)
-    options = parser.parse_args()
-    few, many = measure_all(options.few), measure_all(options.many)
-    print(json.dumps({stage: [few[stage], many[stage]] for stage in STAGES}))
-
-
-if __name__ == "__main__":
-    main()
+def measure(options: argparse.Namespace) -> Iterator[list[str]]:
+    few, many = measure_all(FEW), measure_all(MANY)
+    for stage in STAGES:
+        yield [
+            f"own memory of {stage}, {MANY:,} images",
+            f"{FEW:,} images, {few[stage]:.0f} MiB",
+            f"{many[stage]:.0f} MiB",
+            f"{many[stage] / few[stage]:.2f}",
+            *("", ""),
+        ]

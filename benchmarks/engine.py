@@ -1,0 +1,114 @@
+"""Frozen forward passes, augmentation included, against benchmark_app."""
+
+import argparse
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import openvino
+from PIL import Image
+
+from benchmarks.project import run
+from thaw.activations import RangedArray, load_view
+from thaw.augmentation import augment_images
+from thaw.backbone import build_backbone
+from thaw.files import create_array
+from thaw.frozen import FrozenNetwork, convert_to_openvino
+from thaw.images import resize_image
+from thaw.parts import IMAGE, POOLED, get_part
+from thaw.plan import find_tap
+
+COUNT = 2048
+SECONDS = 8
+AUGMENT = {
+    "seed": 0,
+    "rotation": 0.15,
+    "translation": 0.1,
+    "horizontal_flip": True,
+    "contrast": 0.1,
+}
+
+
+def load_photographs(folder: Path, image_size: int) -> np.ndarray:
+    """The first 512 by name, (n, image_size, image_size, 3) uint8."""
+    images = []
+    for file in sorted(folder.glob("*/*"))[:512]:
+        with Image.open(file) as image:
+            image = image.convert("RGB")
+            images.append(resize_image(image, image_size, "squash"))
+    return np.stack(images)
+
+
+def run_extraction(
+    network: FrozenNetwork, images: np.ndarray, folder: Path
+) -> float:
+    """Images/s of what `extract` does with the views of photographs."""
+
+    def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        rows = rows % len(images)
+        return augment_images(images, rows, views, **AUGMENT)
+
+    outs = [
+        RangedArray(
+            create_array(
+                folder / f"{i}.npy",
+                (COUNT, *shape),
+                "float16" if len(shape) > 1 else "float32",
+            )
+        )
+        for i, shape in enumerate(network.outputs)
+    ]
+    start = time.perf_counter()
+    network.run(partial(load_view, gather, 1), COUNT, outs)
+    return COUNT / (time.perf_counter() - start)
+
+
+def run_benchmark_app(model: Path, precision: str, batch_size: int) -> float:
+    """Images/s of OpenVINO's own tool, which feeds nothing new."""
+    output = run(
+        *("benchmark_app", "-m", model, "-d", "CPU", "-t", SECONDS),
+        *("-hint", "throughput", "-infer_precision", precision),
+    )
+    batches = int(re.search(r"Count: +(\d+)", output)[1])
+    seconds = float(re.search(r"Duration: +([\d.]+) ms", output)[1]) / 1000
+    return batches * batch_size / seconds
+
+
+def measure(options: argparse.Namespace) -> Iterator[list[str]]:
+    size = options.image_size
+    backbone = build_backbone("EfficientNetB0", "file", options.weights, size)
+    part = get_part(backbone, IMAGE, find_tap(backbone), POOLED)
+    images = load_photographs(options.data / "train", size)
+    row = ["frozen passes, augmentation included"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for precision in ("auto", "float32"):
+            network = FrozenNetwork(part, precision, "uint8")
+            model = folder / "network.xml"
+            openvino.save_model(
+                convert_to_openvino(part, "uint8", network.batch_size),
+                model,
+                compress_to_fp16=False,
+            )
+            hint = {"bfloat16": "bf16", "float32": "f32"}[network.precision]
+            run_extraction(network, images, folder)  # compiles
+            rounds = [
+                (
+                    run_benchmark_app(model, hint, network.batch_size),
+                    run_extraction(network, images, folder),
+                )
+                for _ in range(options.rounds)
+            ]
+            theirs, ours = (
+                statistics.median(r) for r in zip(*rounds, strict=True)
+            )
+            ratio = statistics.median(b / a for a, b in rounds)
+            if precision == "auto":
+                row += [f"benchmark_app, {theirs:.0f} images/s"]
+            row += [f"{ours:.0f} images/s", f"{ratio:.2f}"]
+    yield row
