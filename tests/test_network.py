@@ -291,6 +291,15 @@ def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
+def test_keras_is_imported_without_what_nobody_uses():
+    code = (
+        "import sys; from thaw.backend import keras; import thaw.training; "
+        "assert not {'matplotlib', 'sklearn'} & set(sys.modules); "
+        "import matplotlib, sklearn"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_openvino_telemetry_is_never_imported(b0):
     FrozenNetwork(get_part(b0, IMAGE, POOLED), "auto", "uint8")
     assert sys.modules["openvino_telemetry"] is None
@@ -607,6 +616,20 @@ def test_folding_leaves_the_function_and_its_variables(b0, blocks):
     assert got == pytest.approx(expected, rel=1e-5)
     folded.get_layer(LOGITS).bias.assign([1.0, 2.0, 3.0])
     assert model.get_layer(LOGITS).bias.numpy().tolist() == [1, 2, 3]
+
+
+def test_v2_is_folded_too():
+    backbone = build_backbone("EfficientNetV2B0", None, "", 32)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights(
+                [RNG.uniform(0.5, 1, w.shape) for w in layer.weights]
+            )
+            layer.trainable = False
+    expected = backbone.predict(IMAGES[:4], verbose=0)
+    got = fold_normalization(backbone).predict(IMAGES[:4], verbose=0)
+    assert not np.allclose(expected, 0)
+    assert np.linalg.norm(got - expected) < 1e-3 * np.linalg.norm(expected)
 
 
 def test_only_frozen_normalization_is_folded(b0):
