@@ -113,7 +113,7 @@ def preview(
         )
     load = partial(load_view, gather["train"], views - 1)
     trial = min(TRIAL, rows["train"])
-    outs = [np.empty((trial, *shape)) for shape in network.outputs]
+    outs = [np.empty((trial, *s), np.float32) for s in network.outputs]
     network.run(load, 1, outs)  # compiles
     start = time.perf_counter()
     network.run(load, trial, outs)

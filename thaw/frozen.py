@@ -172,9 +172,11 @@ class OpenVINOEngine:
 
         queue = self._get_queue(precision)
         queue.set_callback(finish)
-        for span, batch in batches:
-            queue.start_async([batch], span)
-        queue.wait_all()
+        try:
+            for span, batch in batches:
+                queue.start_async([batch], span)
+        finally:
+            queue.wait_all()
         if failures:
             raise failures[0]
 
