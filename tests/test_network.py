@@ -554,7 +554,7 @@ def test_keras_is_fed_all_epochs_and_validates_in_one_pass():
     labels = [batch for _, batch in feed(validation).as_numpy_iterator()]
     assert [len(batch) for batch in labels] == [4, 4, 2]
     assert np.array_equal(np.concatenate(labels), np.arange(10))
-    assert not feed(train).options().autotune.enabled
+    assert feed(train).options().autotune.enabled is False
 
 
 def make_training(backbone, blocks):
