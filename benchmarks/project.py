@@ -11,15 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 
-STAGES = (
-    "check",
-    "prepare",
-    "extract",
-    "head",
-    "prefix",
-    "finetune",
-    "evaluate",
-)
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 
 # The guide's recipe: 25 head epochs, then 4 with the last block thawed.
 RECIPE = {
