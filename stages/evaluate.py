@@ -1,11 +1,13 @@
 """The test split, read once: the head alone against the fine-tuned model."""
 
 from thaw import params
-from thaw.console import progress, run_stage, say, say_wrote
+from thaw.activations import predict
+from thaw.checkpoints import open_checkpoint
+from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
+from thaw.environment import describe_environment
 from thaw.features import open_activations
 from thaw.files import write_json
-from thaw.frozen import FrozenNetwork
 from thaw.metrics import score_predictions, write_predictions
 from thaw.models import load_model
 from thaw.parts import POOLED
@@ -28,22 +30,31 @@ def main() -> None:
     }
     models = {"head": HEAD, "finetuned": FINETUNED}
     say(f"scoring {', '.join(models.values())} on {len(labels)} test images")
-    probabilities = {}
-    for name, path in models.items():
-        network = FrozenNetwork(
-            load_model(path), "float32", str(inputs[name].dtype)
-        )
-        with progress(len(labels), f"predicting with {name}", "images") as bar:
-            (probabilities[name],) = network.predict(
-                inputs[name], advance=bar.update
+    with open_checkpoint(last=True) as checkpoint:
+        probabilities = {
+            name: predict(
+                load_model(models[name], x.shape[1:], len(dataset.classes)),
+                x,
+                checkpoint.enter(name),
+                label=f"predicting with {name}",
             )
-    scores = {
-        name: score_predictions(predicted, labels, p.evaluate.top_k)
-        for name, predicted in probabilities.items()
-    }
-    gain = scores["finetuned"]["accuracy"] - scores["head"]["accuracy"]
-    write_json(METRICS, {**scores, "gain": gain, "n": len(labels)})
-    write_predictions(PREDICTIONS, dataset, "test", probabilities)
+            for name, x in inputs.items()
+        }
+        scores = {
+            name: score_predictions(predicted, labels, p.evaluate.top_k)
+            for name, predicted in probabilities.items()
+        }
+        gain = scores["finetuned"]["accuracy"] - scores["head"]["accuracy"]
+        write_json(
+            METRICS,
+            {
+                **scores,
+                "gain": gain,
+                "n": len(labels),
+                "environment": describe_environment(),
+            },
+        )
+        write_predictions(PREDICTIONS, dataset, "test", probabilities)
     for name, score in scores.items():
         low, high = score["accuracy_ci_low"], score["accuracy_ci_high"]
         say(

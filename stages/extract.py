@@ -6,9 +6,11 @@ from thaw import params
 from thaw.activations import write_activations
 from thaw.augmentation import gather_views
 from thaw.backbone import build_backbone
+from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
-from thaw.files import new_folder, write_json
+from thaw.environment import describe_environment
+from thaw.files import link_folder, new_folder, write_json
 from thaw.frozen import FrozenNetwork
 from thaw.parts import IMAGE, POOLED, get_part
 from thaw.pictures import draw_views
@@ -39,16 +41,18 @@ def main() -> None:
     augment = p.augment.model_dump()
     gather = {split: gather_views(dataset, split, augment) for split in SPLITS}
     labels = {split: dataset.open_labels(split) for split in SPLITS}
-    with new_folder(FEATURES) as folder:
+    with open_checkpoint() as checkpoint, new_folder(FEATURES) as folder:
         write_activations(
             network,
             layers,
-            folder,
+            checkpoint,
             views=p.extract.views,
             rows={split: len(labels[split]) for split in SPLITS},
             gather=gather,
             label="extracting",
         )
+        for layer in layers:
+            link_folder(checkpoint.folder / layer, folder / layer)
         (folder / "labels").mkdir()
         for split in SPLITS:
             np.save(folder / "labels" / f"{split}.npy", labels[split])
@@ -60,6 +64,7 @@ def main() -> None:
                 "tap": find_tap(backbone) if p.extract.tap else None,
                 "precision": network.precision,
                 "engine": network.engine,
+                "environment": describe_environment(),
             },
         )
     draw_views(PICTURE, dataset, gather["train"], p.extract.views)

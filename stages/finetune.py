@@ -6,8 +6,10 @@ from thaw import params
 from thaw.backbone import build_backbone, measure_drift
 from thaw.backend import make_deterministic
 from thaw.batches import Batches
+from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
+from thaw.environment import describe_environment
 from thaw.features import Features
 from thaw.files import write_json
 from thaw.folding import fold_normalization
@@ -34,10 +36,11 @@ def main() -> None:
     backbone = build_backbone(
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
-    checkpoint = backbone.get_weights()
+    loaded = backbone.get_weights()
     apply_plan(backbone, plan, p.finetune.drop_connect_rate)
     make_deterministic(p.seed)
-    model = join_head(backbone, load_model(HEAD))
+    head = load_model(HEAD, (features.size,), len(features.classes))
+    model = join_head(backbone, head)
     seed_dropout(model, p.seed)
     inputs = open_inputs(
         plan,
@@ -58,35 +61,39 @@ def main() -> None:
         )
         for split, seed in {"train": p.seed, "validation": None}.items()
     )
-    epoch, scores, start = train_model(
-        fold_normalization(get_part(model, plan.cut, LOGITS)),
-        train,
-        validation,
-        CURVES,
-        epochs=p.finetune.epochs,
-        learning_rate=p.finetune.learning_rate,
-        warmup_epochs=p.finetune.warmup_epochs,
-        from_trained=True,
-        highest_loss=math.log(len(features.classes)),
-    )
-    save_model(model, FINETUNED)
-    write_json(
-        METRICS,
-        {
-            "shipped": "finetuned" if epoch else "head",
-            "best_epoch": epoch or 0,
-            "validation_accuracy": scores["accuracy"],
-            "validation_loss": scores["loss"],
-            "head_validation_accuracy": start["accuracy"],
-            "head_validation_loss": start["loss"],
-            "blocks": len(plan.blocks),
-            "trainable_parameters": plan.trainable_parameters,
-            "activations": plan.activations,
-            "bn_drift": measure_drift(backbone, checkpoint),
-            "precision": features.precision,
-            "engine": features.engine,
-        },
-    )
+    with open_checkpoint() as checkpoint:
+        epoch, scores, start = train_model(
+            fold_normalization(get_part(model, plan.cut, LOGITS)),
+            train,
+            validation,
+            CURVES,
+            checkpoint,
+            epochs=p.finetune.epochs,
+            learning_rate=p.finetune.learning_rate,
+            warmup_epochs=p.finetune.warmup_epochs,
+            class_weight=p.finetune.class_weight,
+            from_trained=True,
+            highest_loss=math.log(len(features.classes)),
+        )
+        save_model(model, FINETUNED)
+        write_json(
+            METRICS,
+            {
+                "shipped": "finetuned" if epoch else "head",
+                "best_epoch": epoch or 0,
+                "validation_accuracy": scores["accuracy"],
+                "validation_loss": scores["loss"],
+                "head_validation_accuracy": start["accuracy"],
+                "head_validation_loss": start["loss"],
+                "blocks": len(plan.blocks),
+                "trainable_parameters": plan.trainable_parameters,
+                "activations": plan.activations,
+                "bn_drift": measure_drift(backbone, loaded),
+                "precision": features.precision,
+                "engine": features.engine,
+                "environment": describe_environment(),
+            },
+        )
     if epoch:
         say(
             f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f} "

@@ -3,12 +3,14 @@
 from thaw import params
 from thaw.backend import make_deterministic
 from thaw.batches import Batches
+from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
+from thaw.environment import describe_environment
 from thaw.features import Features
 from thaw.files import write_json
 from thaw.models import build_head, save_model
 from thaw.parts import LOGITS, POOLED, get_part
-from thaw.training import train_model
+from thaw.training import train_model, warn_of_guessing
 
 FEATURES = "data/features"
 HEAD = "models/head.keras"
@@ -37,25 +39,30 @@ def main() -> None:
     head = build_head(
         features.size, len(features.classes), dropout=p.head.dropout
     )
-    epoch, scores, _ = train_model(
-        get_part(head, POOLED, LOGITS),
-        train,
-        validation,
-        CURVES,
-        epochs=p.head.epochs,
-        learning_rate=p.head.learning_rate,
-    )
-    save_model(head, HEAD)
-    write_json(
-        METRICS,
-        {
-            "best_epoch": epoch,
-            "validation_accuracy": scores["accuracy"],
-            "validation_loss": scores["loss"],
-            "precision": features.precision,
-            "engine": features.engine,
-        },
-    )
+    with open_checkpoint() as checkpoint:
+        epoch, scores, _ = train_model(
+            get_part(head, POOLED, LOGITS),
+            train,
+            validation,
+            CURVES,
+            checkpoint,
+            epochs=p.head.epochs,
+            learning_rate=p.head.learning_rate,
+            class_weight=p.head.class_weight,
+        )
+        save_model(head, HEAD)
+        write_json(
+            METRICS,
+            {
+                "best_epoch": epoch,
+                "validation_accuracy": scores["accuracy"],
+                "validation_loss": scores["loss"],
+                "precision": features.precision,
+                "engine": features.engine,
+                "environment": describe_environment(),
+            },
+        )
+    warn_of_guessing(scores, len(features.classes))
     say(f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f}")
     say_wrote(HEAD, METRICS, CURVES)
 

@@ -4,10 +4,11 @@ from thaw import params
 from thaw.activations import write_activations
 from thaw.augmentation import gather_views
 from thaw.backbone import build_backbone
+from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.features import Features
-from thaw.files import new_folder
+from thaw.files import link_folder, new_folder
 from thaw.frozen import FrozenNetwork
 from thaw.parts import IMAGE, get_part
 from thaw.plan import CACHED, is_behind, make_plan
@@ -26,7 +27,7 @@ def main() -> None:
     )
     plan = make_plan(backbone, p.finetune.blocks, bool(features.tap))
     say(f"reading {PREPARED} and {FEATURES}", *plan.describe())
-    with new_folder(ACTIVATIONS) as folder:
+    with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")
         if plan.activations == CACHED:
             if features.tap and is_behind(backbone, plan.cut, features.tap):
@@ -54,12 +55,13 @@ def main() -> None:
             write_activations(
                 network,
                 {plan.cut: "float16"},
-                folder,
+                checkpoint,
                 views=p.finetune.views,
                 rows={s: len(features.open_labels(s)) for s in SPLITS},
                 gather=gather,
                 label="running the prefix",
             )
+            link_folder(checkpoint.folder / plan.cut, folder / plan.cut)
     say_wrote(ACTIVATIONS)
 
 

@@ -1,13 +1,20 @@
 """Images of any source, decoded, resized, split and packed."""
 
 from thaw import params
+from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
-from thaw.files import new_folder
+from thaw.environment import describe_environment
+from thaw.files import new_folder, write_json
+from thaw.pictures import draw_duplicates
 from thaw.preparation import prepare_dataset
 from thaw.sources import open_source
+from thaw.splits import SPLITS
 
 PREPARED = "data/prepared"
+METRICS = "metrics/prepare.json"
+CLASSES = "plots/classes.csv"
+PICTURE = "plots/duplicates.png"
 
 
 def main() -> None:
@@ -16,19 +23,29 @@ def main() -> None:
         p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir
     )
     say(f"reading {source.size} images, {len(source.classes)} classes")
-    with new_folder(PREPARED) as folder:
-        prepare_dataset(
+    with open_checkpoint() as checkpoint, new_folder(PREPARED) as folder:
+        counts = prepare_dataset(
             source,
             folder,
+            checkpoint,
             image_size=p.image_size,
             fit=p.prepare.fit,
             validation=p.prepare.validation,
             test=p.prepare.test,
             seed=p.prepare.seed,
             bad_images=p.prepare.bad_images,
+            group=p.prepare.group,
+            duplicates=p.prepare.duplicates,
         )
-    say(*Dataset(PREPARED).describe())
-    say_wrote(PREPARED)
+    dataset = Dataset(PREPARED)
+    say(*dataset.describe())
+    dataset.write_counts(CLASSES)
+    draw_duplicates(PICTURE, dataset)
+    sizes = {split: len(dataset.open_labels(split)) for split in SPLITS}
+    write_json(
+        METRICS, {**sizes, **counts, "environment": describe_environment()}
+    )
+    say_wrote(PREPARED, METRICS, CLASSES, PICTURE)
 
 
 if __name__ == "__main__":

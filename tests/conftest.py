@@ -24,11 +24,13 @@ STAGES = [
 
 
 def draw_stripes(kind: str, rng: np.random.Generator, side: int) -> Image.Image:
-    """A noisy picture of stripes: across, down or both."""
-    y, x = np.mgrid[:side, :side] // 6 % 2
+    """Stripes, across, down or both, in a light of its own."""
+    y, x = (np.mgrid[:side, :side] + rng.integers(12)) // rng.integers(5, 9) % 2
     pattern = {"across": y, "both": x ^ y, "down": x}[kind]
+    spots = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+    light = np.asarray(spots.resize((side, side), Image.Resampling.BILINEAR))
     noise = rng.normal(0, 20, (side, side, 3))
-    pixels = 60 + 130 * pattern[..., None] + noise
+    pixels = 130 * pattern[..., None] + 0.4 * light + noise
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -112,6 +114,7 @@ def fresh_project(tmp_path_factory) -> Project:
         head__learning_rate=0.0001,
         finetune__views=2,
         finetune__epochs=2,
+        finetune__learning_rate=0.002,
         finetune__batch_size=8,
     )
     for command in (

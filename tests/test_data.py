@@ -9,6 +9,7 @@ import pytest
 from conftest import draw_stripes, write_photographs
 from PIL import Image
 
+from thaw.checkpoints import Checkpoint
 from thaw.errors import InputError
 from thaw.files import ArrayWriter, new_file, new_folder, open_array
 from thaw.images import decode_image, resize_image
@@ -23,7 +24,19 @@ OPTIONS = {
     "test": 0.2,
     "seed": 0,
     "bad_images": "skip",
+    "group": None,
+    "duplicates": "remove",
 }
+
+
+def prepare(source, folder, **options):
+    """`prepare_dataset` into a new folder, with a checkpoint of its own."""
+    scratch = folder.with_name(f"{folder.name}-scratch")
+    scratch.mkdir(exist_ok=True)
+    with new_folder(folder) as unfinished:
+        return prepare_dataset(
+            source, unfinished, Checkpoint(scratch), **(OPTIONS | options)
+        )
 
 
 def split_names(names, shares, given=None, seed=0):
@@ -33,6 +46,7 @@ def split_names(names, shares, given=None, seed=0):
         np.array([hash_to_unit(name, seed) for name in names]),
         np.zeros(len(names), int),
         np.array(codes),
+        np.ones(len(names), bool),
         shares,
         ["a"],
     )
@@ -118,8 +132,7 @@ def test_a_test_folder_without_classes_is_no_split(tmp_path):
     source = open_folder(tmp_path)
     assert source.splits == ["train"]
     assert [Path(name).name for name in source.ignored] == ["test"]
-    with new_folder(tmp_path / "prepared") as folder:
-        prepare_dataset(source, folder, **OPTIONS)
+    prepare(source, tmp_path / "prepared")
     assert len(open_array(tmp_path / "prepared/test/labels.npy")) >= 3
 
 
@@ -129,13 +142,13 @@ def test_a_split_without_a_readable_image_is_refused(tmp_path):
     (raw / "test" / "both").mkdir(parents=True)
     (raw / "test" / "both" / "1.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match="split test has no image"):
-        prepare_dataset(open_folder(raw), tmp_path, **OPTIONS)
+        prepare(open_folder(raw), tmp_path / "prepared")
 
 
 def test_too_few_images_of_a_class_are_refused(tmp_path):
     write_photographs(tmp_path / "raw", each=1)
     with pytest.raises(InputError, match="class across has 1 different image"):
-        prepare_dataset(open_folder(tmp_path / "raw"), tmp_path, **OPTIONS)
+        prepare(open_folder(tmp_path / "raw"), tmp_path / "prepared")
 
 
 def test_folder_without_splits(tmp_path):
@@ -158,8 +171,7 @@ def test_folder_with_splits(tmp_path, name):
     source = open_folder(tmp_path)
     assert source.splits == ["train", "validation"]
     assert {Path(n).name for n in source.ignored} == {"LICENSE", "list.csv"}
-    with new_folder(tmp_path / "prepared") as folder:
-        prepare_dataset(source, folder, **OPTIONS)
+    prepare(source, tmp_path / "prepared")
     count = {
         split: len(open_array(tmp_path / "prepared" / split / "labels.npy"))
         for split in SPLITS
@@ -197,7 +209,7 @@ def test_one_class_is_refused(tmp_path):
     image = draw_stripes("both", np.random.default_rng(0), 40)
     image.save(tmp_path / "only" / "1.png")
     with pytest.raises(InputError, match="two classes or more"):
-        prepare_dataset(open_folder(tmp_path), tmp_path, **OPTIONS)
+        prepare(open_folder(tmp_path), tmp_path / "prepared")
 
 
 @pytest.fixture
@@ -211,9 +223,8 @@ def with_bad_images(tmp_path):
 
 
 def test_a_bad_image_is_skipped_and_listed(with_bad_images, tmp_path, capsys):
-    with new_folder(tmp_path / "prepared") as folder:
-        prepare_dataset(open_folder(with_bad_images), folder, **OPTIONS)
-    table = (tmp_path / "prepared" / "bad_images.csv").read_text()
+    prepare(open_folder(with_bad_images), tmp_path / "prepared")
+    table = (tmp_path / "prepared" / "quarantine.csv").read_text()
     assert "both/00.jpg" in table and "down/03.jpg" in table
     assert "0x" not in table  # an address would differ from run to run
     assert capsys.readouterr().out.count("can't read") == 2
@@ -225,12 +236,9 @@ def test_a_bad_image_is_skipped_and_listed(with_bad_images, tmp_path, capsys):
 
 
 def test_bad_images_can_fail(with_bad_images, tmp_path):
-    options = {**OPTIONS, "bad_images": "fail"}
-    with (
-        pytest.raises(InputError, match="2 of 30 images can't be read"),
-        new_folder(tmp_path / "prepared") as folder,
-    ):
-        prepare_dataset(open_folder(with_bad_images), folder, **options)
+    source = open_folder(with_bad_images)
+    with pytest.raises(InputError, match="2 of 30 images can't be read"):
+        prepare(source, tmp_path / "prepared", bad_images="fail")
     assert not (tmp_path / "prepared").exists()
 
 
@@ -238,14 +246,13 @@ def test_too_many_bad_images_always_fail(with_bad_images, tmp_path):
     for number in range(4, 8):
         (with_bad_images / "down" / f"0{number}.jpg").write_text("text")
     with pytest.raises(InputError, match="more than 10% is too many"):
-        prepare_dataset(open_folder(with_bad_images), tmp_path, **OPTIONS)
+        prepare(open_folder(with_bad_images), tmp_path / "prepared")
 
 
 def test_digits_are_upsampled_to_the_whole_range(tmp_path):
     source = open_digits()
     assert source.size == 1797 and len(source.classes) == 10
-    with new_folder(tmp_path / "prepared") as folder:
-        prepare_dataset(source, folder, **OPTIONS)
+    prepare(source, tmp_path / "prepared")
     images = open_array(tmp_path / "prepared" / "train" / "images.npy")
     assert images.min() == 0 and images.max() == 255
     labels = open_array(tmp_path / "prepared" / "train" / "labels.npy")
@@ -300,8 +307,7 @@ def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
     source = open_source("tfds", "", "shades", str(tfds_folder))
     assert source.classes == ["dark", "middle", "light"]
     assert source.splits == ["train", "test"] and source.size == 39
-    with new_folder(tmp_path / "prepared") as folder:
-        prepare_dataset(source, folder, **OPTIONS)
+    prepare(source, tmp_path / "prepared")
     images = open_array(tmp_path / "prepared" / "test" / "images.npy")
     labels = open_array(tmp_path / "prepared" / "test" / "labels.npy")
     assert images.shape == (9, 32, 32, 3)

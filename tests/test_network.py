@@ -5,9 +5,11 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from thaw.augmentation import augment_images, gather_views
 from thaw.backbone import build_backbone, measure_drift
 from thaw.backend import keras, make_deterministic
 from thaw.batches import Batches, feed
+from thaw.checkpoints import Checkpoint
 from thaw.dataset import Dataset
 from thaw.errors import InputError
 from thaw.features import Features
@@ -328,7 +331,7 @@ def write(b0, tmp_path):
         write_activations(
             network,
             {POOLED: dtype},
-            tmp_path,
+            Checkpoint(tmp_path),
             views=2,
             rows=dict.fromkeys(("train", "validation", "test"), 24),
             gather=dict.fromkeys(
@@ -382,7 +385,8 @@ def test_streamed_inputs_are_those_that_are_kept(b0, dataset, tmp_path, blocks):
     images = {s: gather_views(dataset, s, AUGMENT) for s in rows}
     layers = {plan.cut: "float16", POOLED: "float32"}
     network = FrozenNetwork(get_part(b0, IMAGE, *layers), "float32", "uint8")
-    write_activations(network, layers, tmp_path, 2, rows, images, "writing")
+    checkpoint = Checkpoint(tmp_path)
+    write_activations(network, layers, checkpoint, 2, rows, images, "writing")
     write_json(
         tmp_path / "extract.json",
         {
@@ -580,6 +584,7 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
         batches(1),
         batches(None),
         tmp_path / "curves.csv",
+        new_checkpoint(tmp_path),
         epochs=3,
         learning_rate=1e-3,
         warmup_epochs=1,
@@ -676,6 +681,7 @@ def test_training_from_the_cache_and_streaming_agree(
             train,
             validation,
             tmp_path / "curves.csv",
+            new_checkpoint(tmp_path),
             epochs=4,
             learning_rate=1e-3,
         )
@@ -684,6 +690,10 @@ def test_training_from_the_cache_and_streaming_agree(
     assert not np.array_equal(cached, streamed)
     assert np.array_equal(cached.argmax(1), streamed.argmax(1))
     np.testing.assert_allclose(cached, streamed, atol=0.02)
+
+
+def new_checkpoint(folder):
+    return Checkpoint(Path(tempfile.mkdtemp(dir=folder)))
 
 
 class Streaming:
@@ -697,7 +707,7 @@ def keep_cut(backbone, plan, dataset, folder, augment):
     write_activations(
         FrozenNetwork(get_part(backbone, IMAGE, plan.cut), "float32", "uint8"),
         {plan.cut: "float16"},
-        folder,
+        Checkpoint(folder),
         views=1,
         rows=dict.fromkeys(splits, 24),
         gather={s: gather_views(dataset, s, augment) for s in splits},
@@ -731,6 +741,7 @@ def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):
         batches(1),
         batches(None),
         tmp_path / "curves.csv",
+        new_checkpoint(tmp_path),
         epochs=6,
         learning_rate=1e-3,
         from_trained=True,
@@ -748,6 +759,7 @@ def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
             batches(1),
             batches(None),
             tmp_path / "curves.csv",
+            new_checkpoint(tmp_path),
             epochs=2,
             learning_rate=1e38,
         )
@@ -762,6 +774,7 @@ def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path, capsys):
         batches(1),
         batches(None),
         tmp_path / "curves.csv",
+        new_checkpoint(tmp_path),
         epochs=5,
         learning_rate=10.0,
         from_trained=True,
@@ -804,7 +817,7 @@ def test_hostile_and_broken_models_are_refused(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"PK\x03\x04 and no more")
     for name in ("lambda.keras", "broken.keras", "gone.keras"):
         with pytest.raises(InputError, match="can't be loaded") as refusal:
-            load_model(tmp_path / name)
+            load_model(tmp_path / name, (4,), 4)
         assert "\n" not in str(refusal.value)
 
 

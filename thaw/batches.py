@@ -25,6 +25,7 @@ class Batches(keras.utils.PyDataset):
 
     Attributes:
         steps: batches in an epoch.
+        first_step: the one that training starts with.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Batches(keras.utils.PyDataset):
         self.gather, self.labels = gather, labels
         self.views, self.batch_size, self.seed = views, batch_size, seed
         self.steps = math.ceil(len(labels) / batch_size)
+        self.first_step = 0
         self._order = (None, None)  # of the epoch last asked for
         self._first_view = np.zeros(len(labels), int)
         if seed is not None:
@@ -61,7 +63,7 @@ class Batches(keras.utils.PyDataset):
         return order
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        epoch, index = divmod(step, self.steps)
+        epoch, index = divmod(self.first_step + step, self.steps)
         start = index * self.batch_size
         rows = self._get_order(epoch)[start : start + self.batch_size]
         views = (self._first_view[rows] + epoch) % self.views

@@ -13,6 +13,12 @@ from tqdm import tqdm
 
 from thaw.errors import InputError
 from thaw.files import measure_size
+from thaw.process import (
+    lock_workspace,
+    report_interruption,
+    was_interrupted,
+    watch_process,
+)
 
 # Informative and warning messages of TensorFlow's C++ side; errors stay.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -32,13 +38,19 @@ def run_stage(main: Callable[[], None], loses: bool = True) -> None:
         loses: whether DVC removed results of an earlier run before it.
     """
     start = time.perf_counter()
+    watch_process()
     try:
-        main()
-    except (InputError, OSError) as error:
+        with lock_workspace():
+            main()
+    except BaseException as error:
+        if was_interrupted():  # whatever libraries made of it
+            sys.stdout.flush()
+            report_interruption()
+            os._exit(130)  # threads may be busy yet
+        if not isinstance(error, InputError | OSError):
+            raise
         hint = " (`dvc checkout` brings earlier results back)" if loses else ""
         fail(f"{error}{hint}")
-    except KeyboardInterrupt:
-        fail("interrupted; `dvc repro` runs this stage again")
     say(f"took {format_seconds(time.perf_counter() - start)}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thaw.dataset import open_labels
 from thaw.files import open_array, read_json
 from thaw.parts import POOLED
 
@@ -62,8 +63,9 @@ class Features:
         return str(open_activations(self.folder, self.tap, "train", 0).dtype)
 
     def open_labels(self, split: str) -> np.ndarray:
-        """(n,) int32."""
-        return np.array(open_array(self.folder / "labels" / f"{split}.npy"))
+        """(n,) int32; raises InputError for any that is no class."""
+        path = self.folder / "labels" / f"{split}.npy"
+        return open_labels(path, self.classes)
 
     def gather(self, layer: str, split: str, views: int) -> Gather:
         return gather_kept(self.folder, layer, split, views)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from thaw.errors import InputError
 
 
 @contextmanager
@@ -46,7 +50,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
 
 
 @contextmanager
@@ -81,13 +88,24 @@ class ArrayWriter:
         path: the file.
         row_shape: shape of one row; the array gets (rows, *row_shape).
         dtype: of the array; rows are cast to it.
+        rows: to keep of a file that is there.
     """
 
-    def __init__(self, path: str | Path, row_shape: Sequence[int], dtype: Any):
+    def __init__(
+        self,
+        path: str | Path,
+        row_shape: Sequence[int],
+        dtype: Any,
+        rows: int = 0,
+    ):
         self.row_shape, self.dtype = tuple(row_shape), np.dtype(dtype)
-        self.rows = 0
-        self._file = Path(path).open("wb")  # noqa: SIM115 (__exit__ closes)
+        self.rows = rows
+        mode = "r+b" if rows else "wb"
+        self._file = Path(path).open(mode)  # noqa: SIM115 (__exit__ closes)
         self._write_header()
+        size = math.prod(self.row_shape) * self.dtype.itemsize
+        self._file.truncate(self._file.tell() + rows * size)
+        self._file.seek(0, os.SEEK_END)
 
     def _write_header(self) -> None:
         # NumPy pads the header so that the first axis can grow in place.
@@ -104,6 +122,10 @@ class ArrayWriter:
         self._file.write(np.ascontiguousarray(rows, self.dtype).data)
         self.rows += len(rows)
 
+    def flush(self) -> None:
+        """Hands over to the system what a killed program would lose."""
+        self._file.flush()
+
     def __enter__(self) -> "ArrayWriter":
         return self
 
@@ -113,13 +135,50 @@ class ArrayWriter:
 
 
 def create_array(path: str | Path, shape: Sequence[int], dtype: Any):
-    """A new .npy file of known shape, mapped for writing."""
-    return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
+    """A new .npy file of known shape, mapped for writing.
+
+    Raises:
+        OSError: where the disk has not the room. A mapped page that finds
+            none when it is written ends the program instead.
+    """
+    array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), tuple(shape))
+    if hasattr(os, "posix_fallocate"):
+        try:
+            with Path(path).open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, measure_size(path))
+        except OSError as error:
+            Path(path).unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    return array
+
+
+def continue_array(path: str | Path) -> np.ndarray:
+    """A file from `create_array`, mapped for writing again."""
+    return np.load(path, mmap_mode="r+", allow_pickle=False)
 
 
 def open_array(path: str | Path) -> np.ndarray:
-    """An .npy file, mapped for reading: only what is touched is loaded."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    """An .npy file, mapped for reading: only what is touched is loaded.
+
+    Raises:
+        InputError: where it is none, or not a whole one.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is no whole array: {error}") from error
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """The same files under another name, copied where that can't be."""
+
+    def link(file: str, name: str) -> None:
+        try:
+            os.link(file, name)
+        except OSError:
+            shutil.copyfile(file, name)
+
+    shutil.copytree(source, target, copy_function=link)
 
 
 def measure_size(path: str | Path) -> int:

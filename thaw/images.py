@@ -1,13 +1,18 @@
 """Decoding and resizing: the one place where pictures become arrays."""
 
+import hashlib
 import io
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
 
+# Pillow warns of what it still reads; beyond twice that it refuses.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
 
 def decode_image(data: bytes) -> Image.Image:
-    """The picture in a file's bytes: upright, RGB.
+    """The picture in a file's bytes: upright, RGB, the first of several.
 
     Raises:
         Exception: whatever Pillow raises for bytes that are no whole picture.
@@ -17,11 +22,33 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def convert_image(image: Image.Image) -> Image.Image:
-    """Any picture to RGB; Pillow itself clips 16 bits instead of scaling."""
-    if image.mode.startswith("I"):
-        high = np.asarray(image).astype(np.uint32) // 256
-        image = Image.fromarray(high.clip(0, 255).astype(np.uint8))
+    """Any picture to RGB, on white where it is transparent.
+
+    Pillow itself clips 16 bits instead of scaling, and what is transparent has
+    any colour.
+
+    Raises:
+        ValueError: for pixels without a known range.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits have no known range")
+    if image.mode.startswith("I;16"):
+        high = np.asarray(image) // 256
+        image = Image.fromarray(high.astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def hash_pixels(image: Image.Image) -> str:
+    """Equal for pictures that are equal pixel by pixel: 16 hex digits."""
+    width, height = image.size
+    digest = hashlib.sha256(f"{width} {height}".encode())
+    for top in range(0, height, 256):  # a copy, of little at a time
+        strip = image.crop((0, top, width, min(top + 256, height)))
+        digest.update(strip.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def resize_image(image: Image.Image, image_size: int, fit: str) -> np.ndarray:

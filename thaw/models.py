@@ -3,6 +3,7 @@
 import json
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,14 @@ def join_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
 
     Its layers are the backbone's own and copies of the head's, whose
     BatchNormalization is frozen like every other one.
+
+    Raises:
+        InputError: where the head is not one of `build_head`.
     """
+    names = [layer.name for layer in head.layers]
+    expected = build_head(*head.input_shape[1:], *head.output_shape[1:], 0.0)
+    if names != [layer.name for layer in expected.layers]:
+        raise InputError(f"the head has other layers than ours: {names}")
     x = backbone.output
     for layer in head.layers[1:]:
         copy = type(layer).from_config(layer.get_config())
@@ -49,13 +57,36 @@ def seed_dropout(model: keras.Model, seed: int) -> None:
             layer.seed_generator.state.assign(state)
 
 
-def load_model(path: str | Path) -> keras.Model:
-    """Raises InputError where Keras can't read the file, or won't run it."""
+def load_model(
+    path: str | Path, shape: Sequence[int], classes: int
+) -> keras.Model:
+    """A model from a file that may be anyone's; nothing in it is executed.
+
+    Args:
+        path: a .keras file.
+        shape: of one input.
+        classes: number of outputs.
+
+    Raises:
+        InputError: where Keras can't read the file or would have to run what
+            is in it, or where it holds another model.
+    """
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
+        with without_chatter():
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} can't be loaded: {reason}") from error
+    found = (
+        getattr(model, "input_shape", None),
+        getattr(model, "output_shape", None),
+    )
+    if found != ((None, *shape), (None, classes)):
+        raise InputError(
+            f"{path} is a model from {found[0]} to {found[1]}; from "
+            f"{(None, *shape)} to {(None, classes)} is needed"
+        )
+    return model
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:

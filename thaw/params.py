@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,9 @@ Rate = Annotated[Number, number("over 0", gt=0)]
 Dropout = Annotated[Number, number("from 0 to under 1", ge=0, lt=1)]
 
 
+ClassWeight = Annotated[Literal["none", "balanced"], one_of("none", "balanced")]
+
+
 class Section(BaseModel, extra="forbid", strict=True):
     pass
 
@@ -66,6 +70,10 @@ class Prepare(Section):
     test: Share
     seed: Seed
     bad_images: Literal["skip", "fail"] = one_of("skip", "fail")
+    group: Annotated[str | None, Field(description="a pattern or null")]
+    duplicates: Literal["remove", "keep", "fail"] = one_of(
+        "remove", "keep", "fail"
+    )
 
 
 class Backbone(Section):
@@ -97,6 +105,7 @@ class Head(Section):
     learning_rate: Rate
     batch_size: Count
     dropout: Dropout
+    class_weight: ClassWeight
 
 
 class Finetune(Section):
@@ -109,6 +118,7 @@ class Finetune(Section):
     warmup_epochs: Annotated[int, whole(0)]
     batch_size: Count
     drop_connect_rate: Dropout
+    class_weight: ClassWeight
 
 
 class Evaluate(Section):
@@ -212,6 +222,13 @@ def _find_contradictions(params: Params):
         yield (
             f"prepare.test is {prepare.test:g}; allowed: with "
             f"prepare.validation ({prepare.validation:g}) under 1"
+        )
+    try:
+        re.compile(prepare.group or "")
+    except (re.error, RecursionError, OverflowError) as error:
+        yield (
+            f"prepare.group is {_quote(prepare.group)}; allowed: a regular "
+            f"expression or null ({error})"
         )
     if prepare.source == "tfds" and not prepare.name:
         yield "prepare.name is null; allowed: with source tfds, a set's name"

@@ -1,15 +1,17 @@
 """Pictures for `dvc plots`."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
-from thaw.activations import Gather
 from thaw.dataset import Dataset
+from thaw.features import Gather
 from thaw.files import new_file
 
 EXAMPLES = 8
 MOST_VIEWS = 6
+PAIRS_A_LINE = 3
 
 
 def draw_views(
@@ -43,6 +45,55 @@ def draw_views(
     for axis, row in zip(axes[0], rows, strict=True):
         axis.set_title(
             dataset.classes[labels[row]], fontsize="medium", parse_math=False
+        )
+    with new_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=100, format="png")
+    pyplot.close(figure)
+
+
+def draw_duplicates(path: str | Path, dataset: Dataset) -> None:
+    """Pairs of copies in two splits or under two labels, the least alike
+    first."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    pairs = list(dataset.read_duplicates())
+    lines = max(1, math.ceil(len(pairs) / PAIRS_A_LINE))
+    figure, axes = pyplot.subplots(
+        lines,
+        2 * PAIRS_A_LINE,
+        figsize=(3.6 * PAIRS_A_LINE, 2.3 * lines),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    if not pairs:
+        figure.suptitle("no copies in two splits or under two labels")
+    for (about, images), left, right in zip(
+        pairs, axes[:, ::2].flat, axes[:, 1::2].flat, strict=False
+    ):
+        for axis, image, prefix in zip(
+            (left, right), images, ("", "other_"), strict=True
+        ):
+            axis.imshow(image)
+            name = about[prefix + "path"]
+            name = name if len(name) <= 24 else f"…{name[-23:]}"
+            axis.set_title(
+                f"{name}\n{about[prefix + 'split']}, "
+                f"{about[prefix + 'class'][:16]}",
+                fontsize="x-small",
+                parse_math=False,
+            )
+        left.text(
+            0,
+            -0.05,
+            f"similarity {about['similarity']}: {about['decision']}",
+            transform=left.transAxes,
+            fontsize="x-small",
+            va="top",
         )
     with new_file(path) as unfinished:
         figure.savefig(unfinished, dpi=100, format="png")

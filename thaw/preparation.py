@@ -1,63 +1,57 @@
 """From a source to data/prepared: decoded, resized, split, packed."""
 
-from array import array
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
-from thaw.console import progress, say
+from thaw.checkpoints import Checkpoint
+from thaw.console import say
+from thaw.decoding import Rows, decode_images
 from thaw.errors import InputError
-from thaw.files import (
-    ArrayWriter,
-    new_table,
-    open_array,
-    read_table,
-    write_json,
-    write_table,
-)
-from thaw.images import resize_image
-from thaw.sources import Item, Source
-from thaw.splits import SPLITS, assign_splits, hash_to_unit
-from thaw.threads import map_ahead
+from thaw.files import ArrayWriter, write_json, write_table
+from thaw.selection import Selection, select_images
+from thaw.sources import Source
+from thaw.splits import SPLITS
 
 # More unreadable images than this share mean that the source is not what its
 # owner thinks it is.
 MOST_BAD = 0.1
 
+MOST_SHOWN = 24  # pairs of copies
 
-# Gone when the splits are written.
-UNSPLIT_IMAGES = "unsplit.npy"
-UNSPLIT_INDEX = "unsplit.csv"
 INDEX = ["id", "path", "class", "group"]
-
-
-@dataclass
-class Rows:
-    """What is held of the images while they are decoded: few bytes each."""
-
-    hashes: array = field(default_factory=lambda: array("d"))
-    labels: array = field(default_factory=lambda: array("i"))
-    splits: array = field(default_factory=lambda: array("b"))
+QUARANTINE = ["path", "class", "split", "reason"]
+DUPLICATES = ["path", "split", "class", "other_path", "other_split"]
+DUPLICATES += ["other_class", "similarity", "decision"]
 
 
 def prepare_dataset(
     source: Source,
     folder: Path,
+    checkpoint: Checkpoint,
     image_size: int,
     fit: str,
     validation: float,
     test: float,
     seed: int,
     bad_images: str,
-) -> None:
+    group: str | None,
+    duplicates: str,
+) -> dict[str, int]:
     """Decodes a source into `folder`, in one pass that holds few images.
 
-    Writes classes.json, bad_images.csv and for each split images.npy
-    (n, image_size, image_size, 3) uint8, labels.npy (n,) int32, index.csv.
+    Writes classes.json, quarantine.csv (what is not used, and why),
+    duplicates.csv (copies in two splits or under two labels), duplicates.npy
+    (the first of them, (pairs, 2, image_size, image_size, 3)), and for each
+    split images.npy (n, image_size, image_size, 3) uint8, labels.npy (n,)
+    int32, index.csv.
 
-    Says what was ignored, skipped or moved.
+    Says what was ignored, quarantined, left out or moved.
+
+    Returns:
+        Counts of all that, for the metrics.
 
     Raises:
         InputError: where the images do not make a classification set.
@@ -65,77 +59,60 @@ def prepare_dataset(
     if len(source.classes) < 2:
         found = ", ".join(source.classes) or "none"
         raise InputError(f"two classes or more are needed; found: {found}")
-    rows, bad = decode_images(source, folder, image_size, fit, seed)
     say(*(f"ignored {name}" for name in source.ignored))
-    say(*(f"can't read {path}: {reason}" for path, reason in bad))
-    check_bad_images(bad, len(rows.labels), bad_images)
-    labels = np.array(rows.labels, np.int32)
+    decode_images(source, checkpoint, image_size, fit, group)
+    rows = Rows(checkpoint.folder, source.classes, seed)
+    say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
+    check_bad_images(rows.bad, len(rows.labels), bad_images)
+
     shares = {"test": test, "validation": validation}
-    splits, exceptions = assign_splits(
-        np.array(rows.hashes),
-        labels,
-        np.array(rows.splits),
+    selection = select_images(
+        rows,
         {s: share for s, share in shares.items() if s not in source.splits},
-        source.classes,
+        duplicates,
+    )
+    write_duplicates(folder, rows, selection)
+    write_table(
+        folder / "quarantine.csv",
+        QUARANTINE,
+        rows.bad + describe_straddlers(rows, selection),
     )
     for code, split in enumerate(SPLITS):
-        if not (splits == code).any():
-            raise InputError(f"split {split} has no image that can be read")
-        write_split(folder, split, splits == code, labels)
-    for scratch in (UNSPLIT_IMAGES, UNSPLIT_INDEX):
-        (folder / scratch).unlink()
+        members = selection.used & (selection.splits == code)
+        write_split(folder, rows, split, members)
     write_json(folder / "classes.json", source.classes)
-    write_table(folder / "bad_images.csv", ["path", "reason"], bad)
-    say(*exceptions)
+    say(*describe_selection(selection))
+    return {
+        "bad_images": len(rows.bad),
+        "duplicates_across_splits": len(selection.leaks),
+        "duplicates_across_classes": len(selection.conflicts),
+        "removed_from_train": len(selection.removed),
+        "left_out": len(selection.left_out) + len(selection.straddlers),
+    }
 
 
-def decode_images(
-    source: Source, folder: Path, image_size: int, fit: str, seed: int
-) -> tuple[Rows, list[tuple[str, str]]]:
-    """All images, resized, and their index, in the source's order.
-
-    Returns:
-        The rows that could be read, and path and reason of the others.
-    """
-
-    def load(item: Item) -> tuple[Item, str, np.ndarray | Exception]:
-        try:
-            identity, image = item.load()
-            return item, identity, resize_image(image, image_size, fit)
-        except Exception as error:  # Pillow's plugins raise anything
-            return item, "", error
-
-    rows, bad = Rows(), []
-    shape = (image_size, image_size, 3)
-    with (
-        ArrayWriter(folder / UNSPLIT_IMAGES, shape, np.uint8) as images,
-        new_table(folder / UNSPLIT_INDEX, INDEX) as index,
-        progress(source.size, "decoding", "images") as bar,
-    ):
-        for item, identity, result in map_ahead(load, source.items, ahead=64):
-            if isinstance(result, Exception):
-                # Pillow names the buffer at its address: no two runs alike.
-                reason = str(result).split(" <_io.")[0] or repr(result)
-                bad.append((item.path, reason))
-            else:
-                images.append(result[None])
-                name = source.classes[item.label]
-                index.writerow([identity, item.path, name, ""])
-                rows.hashes.append(hash_to_unit(identity, seed))
-                rows.labels.append(item.label)
-                rows.splits.append(SPLITS.index(item.split))
-            bar.update()
-    return rows, bad
+def describe_selection(selection: Selection) -> Iterator[str]:
+    yield from selection.exceptions
+    if selection.pairs:
+        yield (
+            f"copies: {len(selection.leaks)} pairs in two splits, "
+            f"{len(selection.removed)} images removed from train; "
+            f"{len(selection.conflicts)} pairs under two labels, "
+            f"{len(selection.left_out)} images left out; see duplicates.csv"
+        )
+    if len(selection.straddlers):
+        yield (
+            f"{len(selection.straddlers)} images left out, as their group "
+            "lies in another split; see quarantine.csv"
+        )
 
 
-def check_bad_images(
-    bad: list[tuple[str, str]], good: int, bad_images: str
-) -> None:
+def check_bad_images(bad: list[tuple], good: int, bad_images: str) -> None:
     """Raises InputError for more bad images than `bad_images` allows."""
     total = len(bad) + good
     if not bad:
         return
-    path, reason = bad[0]
+    path, *_, reason = bad[0]
     found = f"{len(bad)} of {total} images can't be read; {path}: {reason}"
     if good == 0:
         raise InputError(found)
@@ -145,23 +122,70 @@ def check_bad_images(
         raise InputError(f"{found}; more than {MOST_BAD:.0%} is too many")
 
 
+def write_duplicates(folder: Path, rows: Rows, selection: Selection) -> None:
+    """A table of all pairs of copies, and the images of the first of them."""
+    pairs = selection.pairs
+    ordered = [selection.order(pair) for pair in pairs]
+    entries = iter(rows.pick_entries(row for two in ordered for row in two))
+    lines = []
+    for pair, two in zip(pairs, ordered, strict=True):
+        line = []
+        for row in two:
+            entry = next(entries)
+            split = SPLITS[selection.splits[row]]
+            line += [entry["path"], split, entry["class"]]
+        decision = selection.decide(pair)
+        lines.append([*line, f"{pair.similarity:.3f}", decision])
+    write_table(folder / "duplicates.csv", DUPLICATES, lines)
+    shown = np.array(ordered[:MOST_SHOWN], int).reshape(-1, 2)
+    np.save(folder / "duplicates.npy", rows.open_images()[shown])
+
+
+def describe_straddlers(rows: Rows, selection: Selection) -> list[tuple]:
+    """As in the table of what could not be decoded."""
+    entries = rows.pick_entries(selection.straddlers.tolist())
+    return [
+        (
+            entry["path"],
+            entry["class"],
+            entry["split"],
+            f"its group, {entry['group']}, lies in another split too",
+        )
+        for entry in entries
+    ]
+
+
 def write_split(
-    folder: Path, split: str, members: np.ndarray, labels: np.ndarray
+    folder: Path, rows: Rows, split: str, members: np.ndarray
 ) -> None:
     """Copies the rows of one split, block by block.
 
     Args:
-        folder: with the images and the index of all splits.
-        split: also the name of its own folder in there.
+        folder: of all splits.
+        rows: of all images.
+        split: the name of its own folder in there.
         members: (n,) bool.
-        labels: (n,) int32.
+
+    Raises:
+        InputError: where there are none, or their range is not [0, 255].
     """
+    if not members.any():
+        raise InputError(f"split {split} has no image that can be read")
     own = folder / split
     own.mkdir()
-    images, rows = open_array(folder / UNSPLIT_IMAGES), np.flatnonzero(members)
+    images, numbers = rows.open_images(), np.flatnonzero(members)
+    highest = 0
     with ArrayWriter(own / "images.npy", images.shape[1:], np.uint8) as out:
-        for start in range(0, len(rows), 64):
-            out.append(images[rows[start : start + 64]])
-    np.save(own / "labels.npy", labels[members])
-    index = compress(read_table(folder / UNSPLIT_INDEX), members)
-    write_table(own / "index.csv", INDEX, (row.values() for row in index))
+        for start in range(0, len(numbers), 64):
+            block = images[numbers[start : start + 64]]
+            highest = max(highest, block.max())
+            out.append(block)
+    if highest <= 1:
+        raise InputError(
+            f"no pixel in split {split} is over {highest}: the images seem to "
+            "be scaled to [0, 1]; [0, 255] is expected"
+        )
+    np.save(own / "labels.npy", rows.labels[members])
+    index = compress(rows.read_entries(), members)
+    lines = ([entry[name] for name in INDEX] for entry in index)
+    write_table(own / "index.csv", INDEX, lines)

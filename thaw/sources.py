@@ -91,6 +91,8 @@ def open_digits() -> Source:
 
 
 def _load_array(pixels: np.ndarray) -> tuple[str, Image.Image]:
+    if pixels.dtype == np.uint16:
+        pixels = (pixels // 256).astype(np.uint8)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
     return digest.hexdigest(), convert_image(Image.fromarray(pixels))
@@ -195,6 +197,11 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
         raise InputError(
             f"prepare.name is {name}; allowed: a set whose supervised_keys "
             f"are an image and a class label (this one's: {keys})"
+        )
+    if kinds[0].np_dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"prepare.name is {name}: its images are {kinds[0].np_dtype}; "
+            "integers from 0 are expected"
         )
     _download(tfds, builder, name)
     named = {

@@ -1,13 +1,19 @@
 """The one training loop: schedule, progress, best epoch."""
 
+import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from thaw.backend import keras
 from thaw.batches import Batches, feed
+from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
 from thaw.errors import InputError
-from thaw.files import new_file
+from thaw.files import new_file, write_table
+
+KEPT = "training.npz"
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -21,15 +27,21 @@ class BestEpoch(keras.callbacks.Callback):
             that training starts from; None where they are random.
         highest_loss: training ends when the validation loss passes this; it
             can't where it starts beyond.
+
+    Attributes:
+        epoch: the best one, from 1; None: the start is.
+        scores: its validation accuracy and loss.
+        weights: its weights.
     """
 
     def __init__(self, baseline: dict | None, highest_loss: float):
         super().__init__()
         beyond = baseline and not baseline["loss"] <= highest_loss
         self.highest_loss = math.inf if beyond else highest_loss
-        self.epoch = None  # the best one, from 1; None: the start is best
+        self.epoch = None
         self.scores = baseline
         self.least_accuracy = baseline["accuracy"] if baseline else 0.0
+        self.weights = None
 
     def is_better(self, scores: dict) -> bool:
         if scores["accuracy"] < self.least_accuracy:
@@ -37,7 +49,8 @@ class BestEpoch(keras.callbacks.Callback):
         return not self.scores or scores["loss"] < self.scores["loss"]
 
     def on_train_begin(self, logs=None):
-        self.weights = self.model.get_weights()
+        if self.weights is None:
+            self.weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):
         scores = {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"]}
@@ -55,27 +68,85 @@ class BestEpoch(keras.callbacks.Callback):
             self.epoch, self.scores = epoch + 1, scores
             self.weights = self.model.get_weights()
 
-    def on_train_end(self, logs=None):
-        self.model.set_weights(self.weights)
 
+class Keeper(keras.callbacks.Callback):
+    """Keeps after every epoch all that the next ones depend on.
 
-class Curves(keras.callbacks.CSVLogger):
-    """A row an epoch, counted from 1 like everywhere else."""
+    That is the model's weights, the seed states of its drop layers, which
+    Keras saves nowhere, the optimizer's variables, and what `BestEpoch` knows.
+    Batches follow from their step.
+
+    Args:
+        checkpoint: where it is kept.
+        best: which epoch so far is the best.
+        start: validation scores before the first epoch, or None.
+
+    Attributes:
+        curves: losses and accuracies, a row an epoch.
+        over: whether training ended before its last epoch.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, best: BestEpoch, start: dict | None
+    ):
+        super().__init__()
+        self.path = checkpoint.folder / KEPT
+        self.best, self.start = best, start
+        self.curves, self.over = [], False
+
+    def list_variables(self) -> list[keras.Variable]:
+        seeds = [
+            layer.seed_generator.state
+            for layer in self.model.layers
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+        ]
+        weights, optimizer = self.model.weights, self.model.optimizer
+        return [*weights, *seeds, *optimizer.variables]
 
     def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch + 1, logs)
+        self.curves.append({"epoch": epoch + 1, **logs})
+        self.over = self.model.stop_training
+        about = {
+            "start": self.start,
+            "curves": self.curves,
+            "over": self.over,
+            "best": [self.best.epoch, self.best.scores],
+        }
+        variables = [variable.numpy() for variable in self.list_variables()]
+        with new_file(self.path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, json.dumps(about), *variables, *self.best.weights)
+
+    def restore(self, about: dict, arrays: list[np.ndarray]) -> None:
+        """Goes back to what `load_kept` found."""
+        variables = self.list_variables()
+        for variable, value in zip(variables, arrays, strict=False):
+            variable.assign(value)
+        self.curves, self.over = about["curves"], about["over"]
+        self.best.epoch, self.best.scores = about["best"]
+        self.best.weights = arrays[len(variables) :]
+
+
+def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
+    """What a `Keeper` kept in a run that was cut off."""
+    path = checkpoint.folder / KEPT
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as kept:
+        about, *arrays = kept.values()
+    return json.loads(str(about)), arrays
 
 
 class Words(keras.callbacks.Callback):
     """A bar over all steps on a terminal, and a line for each epoch."""
 
-    def __init__(self, epochs: int, steps: int):
+    def __init__(self, epochs: int, steps: int, done: int):
         super().__init__()
-        self.epochs, self.steps = epochs, steps
+        self.epochs, self.steps, self.done = epochs, steps, done
 
     def on_train_begin(self, logs=None):
         self.context = progress(self.epochs * self.steps, "training", "batches")
         self.bar = self.context.__enter__()
+        self.bar.update(self.done * self.steps)
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
@@ -110,19 +181,26 @@ def train_model(
     train: Batches,
     validation: Batches,
     curves: str | Path,
+    checkpoint: Checkpoint,
     epochs: int,
     learning_rate: float,
     warmup_epochs: int = 0,
+    class_weight: str = "none",
     from_trained: bool = False,
     highest_loss: float = math.inf,
 ) -> tuple[int | None, dict, dict | None]:
     """Trains what is trainable and leaves the weights of the best epoch.
 
+    Goes on behind the last epoch that the checkpoint holds.
+
     Args:
         model: activations to logits (n, classes).
         train, validation: what it sees.
         curves: CSV, a row an epoch.
+        checkpoint: of this stage.
         epochs, learning_rate, warmup_epochs: the schedule.
+        class_weight: "none", or "balanced": each image counts in inverse
+            proportion to its class's size, in the training loss alone.
         from_trained: score the start as well, and never end worse.
         highest_loss: end early when the validation loss passes this.
 
@@ -139,27 +217,69 @@ def train_model(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    start = None
-    if from_trained:
+    model.optimizer.build(model.trainable_variables)
+    kept = load_kept(checkpoint)
+    start = kept[0]["start"] if kept else None
+    if from_trained and not kept:
         start = model.evaluate(feed(validation), return_dict=True, verbose=0)
     best = BestEpoch(start, highest_loss)
-    with new_file(curves) as unfinished:
+    keeper = Keeper(checkpoint, best, start)
+    keeper.set_model(model)
+    if kept:
+        keeper.restore(*kept)
+        say(
+            f"goes on from a run that was cut off: of {epochs} epochs "
+            f"{len(keeper.curves)} are done, the next one starts again"
+        )
+    done = len(keeper.curves)
+    if not keeper.over and done < epochs:
+        train.first_step = done * train.steps
         model.fit(
             feed(train),
             validation_data=feed(validation),
+            initial_epoch=done,
             epochs=epochs,
             steps_per_epoch=train.steps,
             shuffle=False,  # Batches are
+            class_weight=weigh_classes(train.labels, class_weight),
             verbose=0,
-            callbacks=[
-                Words(epochs, train.steps),
-                best,
-                Curves(unfinished),
-            ],
+            callbacks=[Words(epochs, train.steps, done), best, keeper],
         )
     if best.scores is None:
         raise InputError(
             f"training at learning_rate {learning_rate:g} gave no finite "
             "validation loss"
         )
+    model.set_weights(best.weights)
+    columns = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
+    rows = [[row[name] for name in columns] for row in keeper.curves]
+    write_table(curves, columns, rows)
     return best.epoch, best.scores, start
+
+
+def warn_of_guessing(scores: dict, classes: int) -> None:
+    """Says so where the best epoch's validation loss is that of guessing."""
+    if scores["loss"] > math.log(classes):
+        say(
+            f"warning: the best validation loss, {scores['loss']:.3g}, is "
+            f"above that of guessing among {classes} classes, "
+            f"{math.log(classes):.3g}; a lower learning_rate may help, or "
+            "the images may not be what the backbone expects"
+        )
+
+
+def weigh_classes(labels: np.ndarray, class_weight: str) -> dict | None:
+    """What Keras's `fit` takes as class_weight.
+
+    Args:
+        labels: (n,) int, of the training images.
+        class_weight: "none" or "balanced", n / (classes * count of the class),
+            as scikit-learn has it.
+    """
+    if class_weight == "none":
+        return None
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    return dict(zip(classes.tolist(), weights.tolist(), strict=True))

@@ -1,0 +1,516 @@
+"""Runs that are cut off, crowded out or led astray, and what is left."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from conftest import ROOT
+from filelock import FileLock
+
+from thaw import process
+from thaw.activations import write_activations
+from thaw.backend import keras, make_deterministic
+from thaw.batches import Batches
+from thaw.checkpoints import Checkpoint, make_key, open_checkpoint
+from thaw.environment import describe_environment
+from thaw.errors import InputError
+from thaw.files import create_array
+from thaw.frozen import FrozenNetwork
+from thaw.models import build_head, join_head, load_model, save_model
+from thaw.parts import LOGITS, POOLED, get_part
+from thaw.training import Words, train_model, weigh_classes
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(40, 8)).astype(np.float32)
+LABELS = np.arange(40) % 3
+
+
+def train(folder, learning_rate=0.05, **options):
+    """A head with dropout, from its seed; its weights and its curves."""
+    make_deterministic(5)
+    model = get_part(build_head(8, 3, dropout=0.5), POOLED, LOGITS)
+    batches = {
+        seed: Batches(lambda rows, views: FEATURES[rows], LABELS, 1, 8, seed)
+        for seed in (3, None)
+    }
+    folder.mkdir(exist_ok=True)
+    train_model(
+        model,
+        batches[3],
+        batches[None],
+        folder / "curves.csv",
+        Checkpoint(folder),
+        epochs=6,
+        learning_rate=learning_rate,
+        **options,
+    )
+    return model.get_weights(), (folder / "curves.csv").read_text()
+
+
+@pytest.mark.parametrize("from_trained", [False, True])
+def test_training_goes_on_as_if_nothing_had_happened(
+    tmp_path, monkeypatch, capsys, from_trained
+):
+    whole, curves = train(tmp_path / "whole", from_trained=from_trained)
+    said = Words.on_epoch_end
+
+    def cut_off(self, epoch, logs=None):
+        said(self, epoch, logs)
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Words, "on_epoch_end", cut_off)
+        train(tmp_path / "cut", from_trained=from_trained)
+    assert not (tmp_path / "cut" / "curves.csv").exists()
+    capsys.readouterr()
+    resumed, curves_of_both = train(tmp_path / "cut", from_trained=from_trained)
+    said = capsys.readouterr().out
+    assert "of 6 epochs 3 are done" in said and said.count("epoch  ") == 3
+    assert curves_of_both == curves
+    for a, b in zip(whole, resumed, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_finished_training_is_not_done_again(tmp_path, capsys):
+    whole, curves = train(tmp_path / "a")
+    capsys.readouterr()
+    again, curves_again = train(tmp_path / "a")
+    assert "epoch  " not in capsys.readouterr().out
+    assert curves_again == curves
+    assert all(map(np.array_equal, whole, again))
+
+
+def test_a_lost_training_stays_lost(tmp_path, capsys):
+    """Cut off behind its last epoch, it must not train on."""
+    options = {"from_trained": True, "highest_loss": 3, "learning_rate": 100}
+    whole, curves = train(tmp_path / "a", **options)
+    assert "passed that of guessing" in capsys.readouterr().out
+    assert len(curves.splitlines()) == 2
+    again, curves_again = train(tmp_path / "a", **options)
+    assert curves_again == curves
+    assert all(map(np.array_equal, whole, again))
+
+
+@pytest.fixture
+def run_network(tmp_path):
+    """Runs 50 images in 2 views, and 20 more, through a small network."""
+    images = RNG.integers(0, 256, (50, 6, 6, 3), np.uint8)
+    image = keras.Input((6, 6, 3), name="image")
+    keras.utils.set_random_seed(0)
+    kept = keras.layers.Conv2D(4, 3, name="kept")(image)
+    network = FrozenNetwork(keras.Model(image, kept), "float32", "uint8")
+
+    def run(folder, fails_at=None):
+        asked = []
+
+        def gather(rows, views):
+            asked.extend(zip(views.tolist(), rows.tolist(), strict=True))
+            if fails_at in asked:
+                raise KeyboardInterrupt
+            return images[rows] // (1 + views[:, None, None, None])
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        write_activations(
+            network,
+            {"kept": "float16"},
+            Checkpoint(tmp_path / folder),
+            views=2,
+            rows={"train": 50, "test": 20},
+            gather=dict.fromkeys(("train", "test"), gather),
+            label="running",
+        )
+        files = sorted((tmp_path / folder / "kept").iterdir())
+        return {path.name: np.load(path) for path in files}, len(asked)
+
+    return run
+
+
+def test_a_frozen_pass_goes_on_where_it_was(run_network, monkeypatch, capsys):
+    monkeypatch.setattr("thaw.activations.SECONDS_BETWEEN_NOTES", 1e-9)
+    whole, images = run_network("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_network("cut", fails_at=(1, 30))
+    capsys.readouterr()
+    resumed, images_again = run_network("cut")
+    assert "goes on from a run that was cut off" in capsys.readouterr().out
+    # Of 120 images 70 or so were done; some more for the preview.
+    assert images_again < images - 60
+    assert list(whole) == ["test-0.npy", "train-0.npy", "train-1.npy"]
+    for name in whole:
+        assert np.array_equal(whole[name], resumed[name]), name
+    again, images_again = run_network("cut")
+    assert images_again == 0
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+@pytest.fixture
+def as_stage(fresh_project, tmp_path, monkeypatch):
+    """As if DVC had started a stage in a copy of the project."""
+    project = fresh_project.copy(tmp_path / "project")
+
+    def enter(stage, folder=project.folder):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("DVC_STAGE", stage)
+        monkeypatch.setenv("DVC_ROOT", str(project.folder))
+        return project
+
+    return enter
+
+
+def list_checkpoints(project):
+    return sorted((project.folder / ".dvc/tmp/thaw").glob("*-*"))
+
+
+def test_a_checkpoint_stays_until_the_next_stage(as_stage):
+    project = as_stage("head")
+    with pytest.raises(KeyboardInterrupt), open_checkpoint() as checkpoint:
+        checkpoint.write(epochs=3)
+        raise KeyboardInterrupt
+    with open_checkpoint() as checkpoint:
+        assert checkpoint.note == {"epochs": 3}
+    assert len(list_checkpoints(project)) == 1
+    as_stage("evaluate")
+    with open_checkpoint(last=True) as checkpoint:
+        assert checkpoint.note == {}
+        assert list_checkpoints(project) == [checkpoint.folder]
+    assert list_checkpoints(project) == []
+
+
+def test_what_a_user_must_put_right_leaves_no_checkpoint(as_stage):
+    project = as_stage("head")
+    with pytest.raises(InputError), open_checkpoint():
+        raise InputError("no")
+    assert list_checkpoints(project) == []
+
+
+def test_a_checkpoint_is_one_processes_at_a_time(as_stage):
+    as_stage("head")
+    with open_checkpoint() as first, open_checkpoint() as second:
+        first.write(epochs=1)
+        assert second.folder != first.folder and second.note == {}
+        second.write(epochs=2)
+    assert not second.folder.exists()
+    assert first.folder.exists()
+
+
+def test_work_that_was_left_long_ago_is_dropped(as_stage):
+    project = as_stage("head")
+    with pytest.raises(KeyboardInterrupt), open_checkpoint() as old:
+        raise KeyboardInterrupt
+    as_stage("finetune")
+    with open_checkpoint():
+        assert old.folder.exists()
+    os.utime(old.folder, (0, 0))
+    with open_checkpoint() as checkpoint:
+        assert list_checkpoints(project) == [checkpoint.folder]
+
+
+def test_the_key_is_that_of_what_the_stage_reads(as_stage, tmp_path):
+    project = as_stage("head")
+    key = make_key("head")
+    project.set(finetune__epochs=9)
+    assert make_key("head") == key != make_key("finetune")
+    copy = project.copy(tmp_path / "queued")
+    as_stage("head", copy.folder)
+    assert make_key("head") == key
+    copy.set(head__dropout=0.3)
+    assert make_key("head") != key
+
+
+def test_the_key_follows_data_and_code(reproduced, tmp_path, as_stage):
+    project = reproduced.copy(tmp_path / "run")
+    as_stage("extract", project.folder)
+    key = make_key("extract")
+    lock = project.folder / "dvc.lock"
+    written = yaml.safe_load(lock.read_text())
+    (out,) = [
+        x
+        for x in written["stages"]["prepare"]["outs"]
+        if x["path"] == "data/prepared"
+    ]
+    out["md5"] = "0" * 32 + ".dir"
+    lock.write_text(yaml.safe_dump(written))
+    assert make_key("extract") != key
+    other = make_key("prepare")
+    photograph = next((project.folder / "data/raw/both").iterdir())
+    photograph.write_bytes(photograph.read_bytes() + b" ")
+    assert make_key("prepare") != other
+    code = project.folder / "thaw/frozen.py"
+    before = make_key("extract")
+    code.write_text(code.read_text() + "# changed\n")
+    assert make_key("extract") != before
+
+
+def test_a_workspace_is_one_stages_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.01)
+    with process.lock_workspace():
+        pass
+    other = FileLock(process.LOCK, thread_local=False)
+    with (
+        other,
+        pytest.raises(InputError, match="another stage is at work"),
+        process.lock_workspace(),
+    ):
+        raise AssertionError
+    with process.lock_workspace():
+        pass
+
+
+def start(project, *command, **env):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env={**os.environ, "PATH": path, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_until(program, words):
+    for line in program.stdout:
+        if words in line:
+            return
+    raise AssertionError(program.stderr.read())
+
+
+def list_hashes(project):
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
+    return {
+        out["path"]: out["md5"]
+        for stage in lock["stages"].values()
+        for out in stage["outs"]
+    }
+
+
+@pytest.mark.parametrize("victim", ["dvc", "stage"])
+def test_a_killed_run_goes_on_to_the_same_hashes(reproduced, tmp_path, victim):
+    project = reproduced.copy(tmp_path / "project")
+    (project.folder / "dvc.lock").unlink()
+    shutil.rmtree(project.folder / ".dvc/cache")
+    dvc = start(project, sys.executable, "-m", "dvc", "repro")
+    words = {"dvc": "epoch  1/2", "stage": "running efficientnetb0"}[victim]
+    read_until(dvc, words)
+    stages = psutil.Process(dvc.pid).children(recursive=True)
+    (dvc if victim == "dvc" else stages[0]).kill()
+    psutil.wait_procs(stages)  # a stage ends with its dvc
+    dvc.communicate()
+    assert not any(stage.is_running() for stage in stages)
+    output = project.dvc("repro")
+    if victim == "dvc":
+        assert "of 2 epochs" in output
+    assert list_hashes(project) == list_hashes(reproduced)
+    assert list_checkpoints(project) == []
+    assert not list(project.folder.rglob("*unfinished*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_stage_says_one_line(reproduced, tmp_path, number):
+    project = reproduced.copy(tmp_path / "project")
+    stage = start(project, sys.executable, "-m", "stages.extract")
+    read_until(stage, "running efficientnetb0")
+    stage.send_signal(number)
+    _, errors = stage.communicate()
+    assert stage.returncode == 130
+    assert errors == "thaw: interrupted; `dvc repro` goes on\n"
+    assert not list(project.folder.rglob("*unfinished*"))
+
+
+def test_ctrl_c_while_keras_is_imported_says_one_line():
+    program = (
+        "import signal, os, thaw, threading\n"
+        "wait = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))\n"
+        "wait.start()\n"
+        "import stages.finetune"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert done.stderr == "thaw: interrupted\n"
+
+
+def limit_files(size):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(
+    ("stage", "size"),
+    [("prepare", 30_000), ("extract", 30_000), ("finetune", 2_000_000)],
+)
+def test_a_disk_without_room_gives_one_line(reproduced, tmp_path, stage, size):
+    """A file that may grow no further is as good as a full disk."""
+    project = reproduced.copy(tmp_path / "project")
+    before = list_files(project)
+    done = subprocess.run(
+        [sys.executable, "-m", f"stages.{stage}"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit_files(size),
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("thaw: ") and "File too large" in line
+    assert list_files(project) == before
+
+
+def list_files(project):
+    """What a user sees, and when it was written."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in project.folder.rglob("*")
+        if path.is_file() and not {".dvc", "__pycache__"} & {*path.parts}
+    }
+
+
+def test_a_place_that_cannot_be_written_gives_one_line(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    shutil.rmtree(project.folder / "models")
+    (project.folder / "models").write_text("in the way")
+    done = project.run(sys.executable, "-m", "stages.head")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("thaw: ") and "models" in line
+
+
+def test_an_array_takes_its_room_at_once(tmp_path):
+    path = tmp_path / "a.npy"
+    array = create_array(path, (1000, 1000), "float32")
+    assert path.stat().st_blocks * 512 >= array.nbytes
+
+
+def test_the_environment_is_stamped_beside_the_scores(reproduced):
+    for name in ("prepare", "head", "finetune", "evaluate"):
+        path = reproduced.folder / "metrics" / f"{name}.json"
+        metrics = json.loads(path.read_text())
+        assert metrics["environment"] == describe_environment()
+    assert f"keras {keras.__version__}" in metrics["environment"]
+    assert "threads" in metrics["environment"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda a: np.save(a / "labels.npy", np.full(24, 3, np.int32)),
+            "label 3",
+        ),
+        (
+            lambda a: np.save(
+                a / "images.npy", np.zeros((24, 32, 32, 3), np.float32)
+            ),
+            "of uint8 in [0, 255]",
+        ),
+        (lambda a: (a / "images.npy").write_bytes(b"\x93NUMPY"), "whole array"),
+        (lambda a: (a / "images.npy").write_bytes(b"no"), "whole array"),
+    ],
+    ids=["labels", "scaled", "cut", "other"],
+)
+def test_data_that_someone_spoilt_give_one_line(
+    reproduced, tmp_path, spoil, words
+):
+    project = reproduced.copy(tmp_path / "project")
+    spoil(project.folder / "data/prepared/train")
+    done = project.run(sys.executable, "-m", "stages.extract")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert words in line
+
+
+def write_climbing(path):
+    """A model whose assets would land outside of their folder."""
+    import zipfile
+
+    save_model(build_head(1280, 3, 0.2), path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("assets/../../../../climbed.txt", "here")
+        archive.writestr("/tmp/climbed.txt", "here")
+
+
+def write_lambda(path):
+    inputs = keras.Input((1280,))
+    outputs = keras.layers.Lambda(lambda x: x[:, :3])(inputs)
+    keras.Model(inputs, outputs).save(path)
+
+
+def write_other(path):
+    save_model(build_head(1280, 7, 0.2), path)
+
+
+def write_without_our_layers(path):
+    inputs = keras.Input((1280,))
+    save_model(keras.Model(inputs, keras.layers.Dense(3)(inputs)), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (write_lambda, "can't be loaded"),
+        (lambda path: path.write_bytes(path.read_bytes()[:9000]), "can't be"),
+        (lambda path: path.write_text("{}"), "can't be loaded"),
+        (write_other, "to (None, 3) is needed"),
+        (write_without_our_layers, "other layers"),
+    ],
+    ids=["lambda", "cut", "text", "classes", "layers"],
+)
+def test_a_strange_head_is_refused(tmp_path, write, words):
+    path = tmp_path / "head.keras"
+    save_model(build_head(1280, 3, 0.2), path)
+    write(path)
+    with pytest.raises(InputError) as refusal:
+        backbone = keras.Model(image := keras.Input((1280,)), image)
+        join_head(backbone, load_model(path, (1280,), 3))
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_strange_head_gives_one_line(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    write_lambda(project.folder / "models/head.keras")
+    done = project.run(sys.executable, "-m", "stages.finetune")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "can't be loaded" in line
+    assert (project.folder / "models/finetuned.keras").exists()
+
+
+def test_a_model_writes_nowhere_when_it_is_loaded(tmp_path):
+    folder = tmp_path / "a" / "b" / "c" / "d" / "e"
+    folder.mkdir(parents=True)
+    write_climbing(folder / "head.keras")
+    load_model(folder / "head.keras", (1280,), 3)
+    assert not list(tmp_path.rglob("climbed.txt"))
+    assert not Path("/tmp/climbed.txt").exists()
+
+
+def test_balanced_classes_weigh_the_same():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weights = weigh_classes(labels, "balanced")
+    total = [weights[label] * (labels == label).sum() for label in range(3)]
+    assert total == pytest.approx([10 / 3] * 3)
+    assert weigh_classes(labels, "none") is None
+
+
+def test_class_weights_change_training_and_leave_validation(tmp_path):
+    """With equal weights for equal classes nothing changes, else it does."""
+    plain, _ = train(tmp_path / "a")
+    same, _ = train(tmp_path / "b", class_weight="none")
+    assert all(map(np.array_equal, plain, same))
+    other, _ = train(tmp_path / "c", class_weight="balanced")
+    assert not all(map(np.array_equal, plain, other))

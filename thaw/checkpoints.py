@@ -1,0 +1,182 @@
+"""What an interrupted stage had done, kept until it is done.
+
+It lies in `$DVC_ROOT/.dvc/tmp/thaw/KEY`, where a queued experiment, which runs
+in a copy of the workspace, finds it too. The key is a digest of all that
+dvc.yaml says the stage reads, and of what computes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from thaw.environment import describe_environment
+from thaw.errors import InputError
+from thaw.files import read_json, write_json
+
+# Work that nobody went on with for so long is not kept.
+MOST_DAYS = 14
+
+FINISHED = "finished"  # an empty file
+
+
+class Checkpoint:
+    """A folder for unfinished work, and a note of how far it is.
+
+    Attributes:
+        folder: where the work lies.
+        note: what `write` was last given, by this run or by one that was
+            interrupted; empty in a new folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.note: dict = {}
+        with suppress(FileNotFoundError):
+            self.note = read_json(folder / "note.json")
+
+    def write(self, **note: Any) -> None:
+        write_json(self.folder / "note.json", note)
+        self.note = note
+
+    def enter(self, name: str) -> "Checkpoint":
+        """A part of the work, with a note of its own."""
+        (self.folder / name).mkdir(exist_ok=True)
+        return Checkpoint(self.folder / name)
+
+
+@contextmanager
+def open_checkpoint(last: bool = False) -> Iterator[Checkpoint]:
+    """The checkpoint of this stage, to go on from or to fill.
+
+    It stays when the block is cut off. When the block ends well, it is marked
+    as finished and stays until the next stage starts, as DVC itself may be cut
+    off while it stores the results. It goes when the user must put something
+    right first. A stage that DVC did not start, or whose work another process
+    is doing at this moment, gets one that never stays.
+
+    Args:
+        last: whether no stage follows.
+    """
+    top = Path(os.environ.get("DVC_ROOT", "."), ".dvc", "tmp", "thaw")
+    top.mkdir(parents=True, exist_ok=True)
+    stage = os.environ.get("DVC_STAGE")
+    folder = top / make_key(stage) if stage else None
+    tidy_up(top, folder)
+    lock = lock_folder(folder) if folder else None
+    if not lock:
+        folder = Path(tempfile.mkdtemp(dir=top))
+    try:
+        yield Checkpoint(folder)
+        if lock and not last:
+            (folder / FINISHED).touch()
+        else:
+            shutil.rmtree(folder)
+    except BaseException as error:
+        if not lock or isinstance(error, InputError):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        if lock:
+            lock.release()
+
+
+def lock_folder(folder: Path) -> FileLock | None:
+    """None where another process has it."""
+    folder.mkdir(exist_ok=True)
+    try:
+        lock = FileLock(folder / "lock")
+        lock.acquire(blocking=False)
+        return lock
+    except Timeout:
+        return None
+
+
+def tidy_up(top: Path, own: Path | None) -> None:
+    """Removes what other stages finished, and what was left long ago."""
+    oldest = time.time() - MOST_DAYS * 86400
+    for folder in set(top.iterdir()) - {own}:
+        with suppress(OSError):  # another process may be doing the same
+            old = folder.stat().st_mtime < oldest
+            done = old or (folder / FINISHED).exists()
+            if done and (lock := lock_folder(folder)):
+                shutil.rmtree(folder)
+                lock.release()
+
+
+def make_key(stage: str) -> str:
+    """A digest of what determines the result of a stage."""
+    about = read_yaml("dvc.yaml")["stages"][stage]
+    params = read_yaml("params.yaml")
+    reads = {
+        "cmd": about["cmd"],
+        "params": {name: get_value(params, name) for name in about["params"]},
+        "deps": {
+            path: identify(Path(path))
+            for path in (fill_in(d, params) for d in about["deps"])
+        },
+        "environment": describe_environment(),
+    }
+    text = json.dumps(reads, sort_keys=True, default=str)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def read_yaml(path: str | Path) -> Any:
+    with Path(path).open(encoding="utf-8") as file:
+        return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def get_value(params: dict, name: str) -> Any:
+    for key in name.split("."):
+        params = params[key]
+    return params
+
+
+def fill_in(text: str, params: dict) -> str:
+    """`${section.key}`, as DVC has it."""
+    return re.sub(
+        r"\$\{(.+?)\}", lambda m: str(get_value(params, m[1].strip())), text
+    )
+
+
+def identify(path: Path) -> str:
+    """A file's content; a folder's, where DVC has written down its hash.
+
+    Of other folders, which are the user's own, a listing has to do.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    known = read_hashes(path)
+    if path in known:
+        return known[path]
+    listing = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        about = file.stat()
+        line = f"{file.relative_to(path)} {about.st_size} {about.st_mtime_ns}\n"
+        listing.update(os.fsencode(line))
+    return listing.hexdigest()
+
+
+def read_hashes(path: Path) -> dict[Path, str]:
+    """Those of what stages made, and of `path` where it was added to DVC."""
+    hashes = {}
+    if Path("dvc.lock").exists():
+        for stage in read_yaml("dvc.lock").get("stages", {}).values():
+            for out in stage.get("outs", []):
+                hashes[Path(out["path"])] = out["md5"]
+    added = Path(f"{path}.dvc")
+    if added.exists():
+        for out in read_yaml(added)["outs"]:
+            hashes[added.parent / out["path"]] = out["md5"]
+    return hashes
