@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach v,python3.13 python3.12 python3.11 python3,\
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench lock clean
+.PHONY: repro test bench torture lock clean
 
 repro: $(VENV)/installed
 	dvc repro
@@ -28,6 +28,10 @@ $(VENV)/installed: requirements.txt
 # Against the Keras guide, on any photographs: make bench DATA=folder
 bench: $(VENV)/installed
 	python -m benchmarks $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+# Kills, bad files, copies, clones, small disks; half an hour or more.
+torture: $(VENV)/installed
+	python -m benchmarks.torture $(if $(DATA),--data $(DATA))
 
 # Exact versions of all that pyproject.toml names needs, for every platform.
 lock: $(VENV)/installed

@@ -1,0 +1,78 @@
+"""Runs of a small project: started, cut off, compared."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import yaml
+
+from benchmarks.project import Project
+
+# The default data, and a little of everything.
+QUICK = {
+    "extract": {"views": 3},
+    "head": {"epochs": 10},
+    "finetune": {"views": 3, "epochs": 6},
+}
+
+
+def make_project(folder: Path) -> Project:
+    project = Project(folder)
+    project.set(QUICK)
+    return project
+
+
+def start(project: Project, *arguments: str, **options) -> subprocess.Popen:
+    """Starts Python in a session of its own."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=project.folder,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def list_stages(dvc: subprocess.Popen) -> list[psutil.Process]:
+    """What it has running."""
+    try:
+        return psutil.Process(dvc.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def list_hashes(project: Project) -> dict[str, str]:
+    """Of every output, as dvc.lock has them."""
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
+    return {
+        out["path"]: out["md5"]
+        for stage in lock["stages"].values()
+        for out in stage["outs"]
+    }
+
+
+def forget_results(project: Project) -> None:
+    (project.folder / "dvc.lock").unlink(missing_ok=True)
+    for name in ("data", "models", "metrics", "plots", ".dvc"):
+        for path in (project.folder / name).iterdir():
+            if path.name in ("cache", "tmp"):
+                shutil.rmtree(path)
+    subprocess.run(
+        ["git", "clean", "-fdXq", "data", "models", "metrics", "plots"],
+        cwd=project.folder,
+        check=True,
+    )
+
+
+def list_leftovers(project: Project) -> list[str]:
+    """Half-written files, and checkpoints that should be gone."""
+    kept = (project.folder / ".dvc/tmp/thaw").glob("*")
+    half = project.folder.rglob("*unfinished*")
+    return [str(path) for path in (*kept, *half)]
