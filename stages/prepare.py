@@ -5,7 +5,7 @@ from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.environment import describe_environment
-from thaw.files import new_folder, write_json
+from thaw.files import link_folder, new_folder, write_json
 from thaw.pictures import draw_duplicates
 from thaw.preparation import prepare_dataset
 from thaw.sources import open_source
@@ -26,7 +26,6 @@ def main() -> None:
     with open_checkpoint() as checkpoint, new_folder(PREPARED) as folder:
         counts = prepare_dataset(
             source,
-            folder,
             checkpoint,
             image_size=p.image_size,
             fit=p.prepare.fit,
@@ -37,6 +36,7 @@ def main() -> None:
             group=p.prepare.group,
             duplicates=p.prepare.duplicates,
         )
+        link_folder(checkpoint.folder / "prepared", folder)
     dataset = Dataset(PREPARED)
     say(*dataset.describe())
     dataset.write_counts(CLASSES)

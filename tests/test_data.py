@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ from PIL import Image
 
 from thaw.checkpoints import Checkpoint
 from thaw.errors import InputError
-from thaw.files import ArrayWriter, new_file, new_folder, open_array
+from thaw.files import (
+    ArrayWriter,
+    link_folder,
+    new_file,
+    new_folder,
+    open_array,
+)
 from thaw.images import decode_image, resize_image
 from thaw.preparation import prepare_dataset
 from thaw.sources import open_digits, open_folder, open_source
@@ -34,9 +41,12 @@ def prepare(source, folder, **options):
     scratch = folder.with_name(f"{folder.name}-scratch")
     scratch.mkdir(exist_ok=True)
     with new_folder(folder) as unfinished:
-        return prepare_dataset(
-            source, unfinished, Checkpoint(scratch), **(OPTIONS | options)
+        counts = prepare_dataset(
+            source, Checkpoint(scratch), **(OPTIONS | options)
         )
+        link_folder(scratch / "prepared", unfinished)
+    shutil.rmtree(scratch)
+    return counts
 
 
 def split_names(names, shares, given=None, seed=0):

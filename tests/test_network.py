@@ -373,7 +373,7 @@ def test_values_that_are_not_finite_are_refused(write):
 def test_a_full_disk_is_foreseen(write, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match="are free"):
+    with pytest.raises(OSError, match="are free"):
         write()
 
 

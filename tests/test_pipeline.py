@@ -207,7 +207,14 @@ def test_plots_and_experiments_have_something_to_show(reproduced):
     plots = json.loads(reproduced.dvc("plots", "show", "--json"))
     assert "errors" not in plots
     shown = "".join(plots["data"])
-    for name in ("head-loss", "finetune-accuracy", "confusion", "augmented"):
+    for name in (
+        "classes",
+        "duplicates",
+        "augmented",
+        "head-loss",
+        "finetune-accuracy",
+        "confusion",
+    ):
         assert name in shown
     table = reproduced.dvc("exp", "show", "--csv")
     assert "finetuned.accuracy" in table and "finetune.blocks" in table

@@ -1,7 +1,6 @@
 """Frozen outputs on disk, written: data/features and data/activations."""
 
 import math
-import shutil
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -16,7 +15,6 @@ from thaw.features import Gather, get_path, open_activations
 from thaw.files import (
     continue_array,
     create_array,
-    measure_size,
 )
 from thaw.frozen import FrozenNetwork
 
@@ -80,8 +78,8 @@ def write_activations(
         label: of the progress bar.
 
     Raises:
-        InputError: where the disk has not the room, or an output is not
-            finite.
+        InputError: where an output is not finite.
+        OSError: where the disk has not the room.
     """
     by = f"{network.engine} {network.precision}"
     start = {"done": 0, "dtypes": layers, "overflowed": [], "by": by}
@@ -145,14 +143,7 @@ def preview(
         for shape, dtype in zip(network.outputs, dtypes.values(), strict=True)
     )
     # DVC's cache may have to copy.
-    there = measure_size(checkpoint.folder)
-    free = shutil.disk_usage(checkpoint.folder).free
-    if 2 * size - there > free:
-        raise InputError(
-            f"{format_bytes(2 * size - there)} are needed, with DVC's copy, "
-            f"and {format_bytes(free)} are free: fewer views or no tap need "
-            "less"
-        )
+    checkpoint.check_room(2 * size, "fewer views or no tap need less")
     split, view = max(list_views(rows, views), key=lambda item: item[1])
     load = partial(load_view, gather[split], view)
     trial = min(TRIAL, rows[split], math.ceil(images / 20))

@@ -20,9 +20,10 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from thaw.console import format_bytes
 from thaw.environment import describe_environment
 from thaw.errors import InputError
-from thaw.files import read_json, write_json
+from thaw.files import measure_size, read_json, write_json
 
 # Work that nobody went on with for so long is not kept.
 MOST_DAYS = 14
@@ -48,6 +49,16 @@ class Checkpoint:
     def write(self, **note: Any) -> None:
         write_json(self.folder / "note.json", note)
         self.note = note
+
+    def check_room(self, size: int, hint: str) -> None:
+        """Raises OSError where the disk can't hold `size` bytes of work."""
+        size -= measure_size(self.folder)
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise OSError(
+                f"{format_bytes(size)} are needed, with DVC's copy, and "
+                f"{format_bytes(free)} are free: {hint}"
+            )
 
     def enter(self, name: str) -> "Checkpoint":
         """A part of the work, with a note of its own."""

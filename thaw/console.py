@@ -31,7 +31,8 @@ CHATTER = re.compile(
 
 
 def run_stage(main: Callable[[], None], loses: bool = True) -> None:
-    """Runs a stage's `main`: one line and status 1 for what a user did.
+    """Runs a stage's `main`: one line and status 1 for what a user did, or a
+    machine lacks.
 
     Args:
         main: the stage.
@@ -47,7 +48,7 @@ def run_stage(main: Callable[[], None], loses: bool = True) -> None:
             sys.stdout.flush()
             report_interruption()
             os._exit(130)  # threads may be busy yet
-        if not isinstance(error, InputError | OSError):
+        if not isinstance(error, InputError | OSError | MemoryError):
             raise
         hint = " (`dvc checkout` brings earlier results back)" if loses else ""
         fail(f"{error}{hint}")

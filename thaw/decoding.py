@@ -194,3 +194,8 @@ class Rows:
     def open_fingerprints(self) -> np.ndarray:
         """(n, *FINGERPRINT) uint8, mapped."""
         return open_array(self.folder / FINGERPRINTS)
+
+    def remove(self) -> None:
+        """Removes what was only there to be split."""
+        for name in (IMAGES, FINGERPRINTS, TABLE):
+            (self.folder / name).unlink()

@@ -178,7 +178,7 @@ def link_folder(source: Path, target: Path) -> None:
         except OSError:
             shutil.copyfile(file, name)
 
-    shutil.copytree(source, target, copy_function=link)
+    shutil.copytree(source, target, copy_function=link, dirs_exist_ok=True)
 
 
 def measure_size(path: str | Path) -> int:

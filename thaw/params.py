@@ -21,8 +21,9 @@ def _parse_number(value: Any) -> Any:
         return value
 
 
-def whole(low: int) -> Any:
-    return Field(ge=low, description=f"a whole number, {low} or more")
+def whole(low: int, high: int = 2**31 - 1) -> Any:
+    allowed = f"{low} or more" if high == 2**31 - 1 else f"{low} to {high}"
+    return Field(ge=low, le=high, description=f"a whole number, {allowed}")
 
 
 def number(allowed: str, **limits: float) -> Any:
@@ -43,6 +44,7 @@ Seed = Annotated[
     int, Field(ge=0, lt=2**32, description="a whole number, 0 to 4294967295")
 ]
 Count = Annotated[int, whole(1)]
+Views = Annotated[int, whole(1, 1000)]
 Share = Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
 Rate = Annotated[Number, number("over 0", gt=0)]
 Dropout = Annotated[Number, number("from 0 to under 1", ge=0, lt=1)]
@@ -63,7 +65,10 @@ class Prepare(Section):
     name: Annotated[str | None, Field(description="a text or null")]
     data_dir: Annotated[str | None, Field(description="a text or null")]
     image_size: Annotated[
-        int | None, Field(ge=32, description="a whole number from 32, or null")
+        int | None,
+        Field(
+            ge=32, le=4096, description="a whole number, 32 to 4096, or null"
+        ),
     ]
     fit: Literal["squash", "crop"] = one_of("squash", "crop")
     validation: Share
@@ -93,7 +98,7 @@ class Augment(Section):
 
 
 class Extract(Section):
-    views: Count
+    views: Views
     precision: Literal["auto", "float32", "bfloat16"] = one_of(
         "auto", "float32", "bfloat16"
     )
@@ -112,7 +117,7 @@ class Finetune(Section):
     blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         description="a whole number, 0 or more, or all"
     )
-    views: Count
+    views: Views
     epochs: Count
     learning_rate: Rate
     warmup_epochs: Annotated[int, whole(0)]

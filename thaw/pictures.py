@@ -52,8 +52,7 @@ def draw_views(
 
 
 def draw_duplicates(path: str | Path, dataset: Dataset) -> None:
-    """Pairs of copies in two splits or under two labels, the least alike
-    first."""
+    """Pairs of copies in two splits or under two labels, side by side."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -63,8 +62,8 @@ def draw_duplicates(path: str | Path, dataset: Dataset) -> None:
     lines = max(1, math.ceil(len(pairs) / PAIRS_A_LINE))
     figure, axes = pyplot.subplots(
         lines,
-        2 * PAIRS_A_LINE,
-        figsize=(3.6 * PAIRS_A_LINE, 2.3 * lines),
+        PAIRS_A_LINE,
+        figsize=(3.6 * PAIRS_A_LINE, 2.1 * lines),
         squeeze=False,
         layout="constrained",
     )
@@ -72,29 +71,21 @@ def draw_duplicates(path: str | Path, dataset: Dataset) -> None:
         axis.set_axis_off()
     if not pairs:
         figure.suptitle("no copies in two splits or under two labels")
-    for (about, images), left, right in zip(
-        pairs, axes[:, ::2].flat, axes[:, 1::2].flat, strict=False
-    ):
-        for axis, image, prefix in zip(
-            (left, right), images, ("", "other_"), strict=True
-        ):
-            axis.imshow(image)
-            name = about[prefix + "path"]
-            name = name if len(name) <= 24 else f"…{name[-23:]}"
-            axis.set_title(
-                f"{name}\n{about[prefix + 'split']}, "
-                f"{about[prefix + 'class'][:16]}",
-                fontsize="x-small",
-                parse_math=False,
-            )
-        left.text(
-            0,
-            -0.05,
-            f"similarity {about['similarity']}: {about['decision']}",
-            transform=left.transAxes,
+    for (about, (one, other)), axis in zip(pairs, axes.flat, strict=False):
+        gap = np.full_like(one[:, : 1 + len(one) // 30], 255)
+        axis.imshow(np.hstack([one, gap, other]))
+        axis.set_title(
+            f"{shorten(about['path'])}\n{shorten(about['other_path'])}\n"
+            f"similarity {about['similarity']}, {about['decision']}",
             fontsize="x-small",
-            va="top",
+            parse_math=False,
         )
     with new_file(path) as unfinished:
         figure.savefig(unfinished, dpi=100, format="png")
     pyplot.close(figure)
+
+
+def shorten(text: str, most: int = 50) -> str:
+    """On one line, its end kept."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"…{text[1 - most :]}"

@@ -1,5 +1,6 @@
 """From a source to data/prepared: decoded, resized, split, packed."""
 
+import shutil
 from collections.abc import Iterator
 from itertools import compress
 from pathlib import Path
@@ -19,7 +20,12 @@ from thaw.splits import SPLITS
 # owner thinks it is.
 MOST_BAD = 0.1
 
+PREPARED = "prepared"
+
 MOST_SHOWN = 24  # pairs of copies
+
+# More copies than this share are rather a scene that hardly changes.
+MANY_COPIES = 0.05
 
 INDEX = ["id", "path", "class", "group"]
 QUARANTINE = ["path", "class", "split", "reason"]
@@ -29,7 +35,6 @@ DUPLICATES += ["other_class", "similarity", "decision"]
 
 def prepare_dataset(
     source: Source,
-    folder: Path,
     checkpoint: Checkpoint,
     image_size: int,
     fit: str,
@@ -40,13 +45,13 @@ def prepare_dataset(
     group: str | None,
     duplicates: str,
 ) -> dict[str, int]:
-    """Decodes a source into `folder`, in one pass that holds few images.
+    """Decodes a source, in one pass that holds few images.
 
-    Writes classes.json, quarantine.csv (what is not used, and why),
-    duplicates.csv (copies in two splits or under two labels), duplicates.npy
-    (the first of them, (pairs, 2, image_size, image_size, 3)), and for each
-    split images.npy (n, image_size, image_size, 3) uint8, labels.npy (n,)
-    int32, index.csv.
+    Writes into the folder `PREPARED` of the checkpoint: classes.json,
+    quarantine.csv (what is not used, and why), duplicates.csv (copies in two
+    splits or under two labels), duplicates.npy (the first of them, (pairs, 2,
+    image_size, image_size, 3)), and for each split images.npy (n, image_size,
+    image_size, 3) uint8, labels.npy (n,) int32, index.csv.
 
     Says what was ignored, quarantined, left out or moved.
 
@@ -55,11 +60,17 @@ def prepare_dataset(
 
     Raises:
         InputError: where the images do not make a classification set.
+        OSError: where the disk has not the room.
     """
+    if "counts" in checkpoint.note:
+        return checkpoint.note["counts"]
     if len(source.classes) < 2:
         found = ", ".join(source.classes) or "none"
         raise InputError(f"two classes or more are needed; found: {found}")
     say(*(f"ignored {name}" for name in source.ignored))
+    # Once as decoded, once split, once in DVC's cache.
+    size = source.size * 3 * image_size**2
+    checkpoint.check_room(3 * size, "a smaller prepare.image_size needs less")
     decode_images(source, checkpoint, image_size, fit, group)
     rows = Rows(checkpoint.folder, source.classes, seed)
     say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
@@ -71,6 +82,9 @@ def prepare_dataset(
         {s: share for s, share in shares.items() if s not in source.splits},
         duplicates,
     )
+    folder = checkpoint.folder / PREPARED
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     write_duplicates(folder, rows, selection)
     write_table(
         folder / "quarantine.csv",
@@ -82,13 +96,16 @@ def prepare_dataset(
         write_split(folder, rows, split, members)
     write_json(folder / "classes.json", source.classes)
     say(*describe_selection(selection))
-    return {
+    counts = {
         "bad_images": len(rows.bad),
         "duplicates_across_splits": len(selection.leaks),
         "duplicates_across_classes": len(selection.conflicts),
         "removed_from_train": len(selection.removed),
         "left_out": len(selection.left_out) + len(selection.straddlers),
     }
+    checkpoint.write(counts=counts)
+    rows.remove()
+    return counts
 
 
 def describe_selection(selection: Selection) -> Iterator[str]:
@@ -99,6 +116,13 @@ def describe_selection(selection: Selection) -> Iterator[str]:
             f"{len(selection.removed)} images removed from train; "
             f"{len(selection.conflicts)} pairs under two labels, "
             f"{len(selection.left_out)} images left out; see duplicates.csv"
+        )
+    gone = len(selection.removed) + len(selection.left_out)
+    if gone > MANY_COPIES * len(selection.used):
+        yield (
+            f"warning: {gone} of {len(selection.used)} images are gone as "
+            "copies; if they only look alike, as where one camera sees one "
+            "scene, prepare.duplicates: keep is right"
         )
     if len(selection.straddlers):
         yield (
