@@ -10,6 +10,7 @@ import numpy as np
 
 from thaw.backend import keras
 from thaw.errors import InputError
+from thaw.files import check_archive
 from thaw.parts import IMAGE
 
 # Where the ImageNet weights of V1 expect one more division, because their
@@ -83,6 +84,7 @@ def load_weights(backbone: keras.Model, file: str | Path) -> None:
         "without its top"
     )
     try:
+        check_archive(file)
         with warnings.catch_warnings():
             # Keras warns of its own private containers, which hold nothing.
             warnings.simplefilter("ignore")

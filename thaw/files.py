@@ -5,9 +5,10 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,17 @@ def link_folder(source: Path, target: Path) -> None:
             shutil.copyfile(file, name)
 
     shutil.copytree(source, target, copy_function=link, dirs_exist_ok=True)
+
+
+def check_archive(path: str | Path) -> None:
+    """Raises InputError for a zip archive with a path that leads out of it."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            parts = PureWindowsPath(name)  # takes / and \\ for separators
+            if parts.anchor or ".." in parts.parts:
+                raise InputError(f"it holds {name}, a path out of the archive")
 
 
 def measure_size(path: str | Path) -> int:

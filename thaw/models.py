@@ -11,7 +11,7 @@ import numpy as np
 from thaw.backend import keras
 from thaw.console import without_chatter
 from thaw.errors import InputError
-from thaw.files import new_file
+from thaw.files import check_archive, new_file
 from thaw.parts import LOGITS, POOLED
 
 
@@ -72,6 +72,7 @@ def load_model(
             is in it, or where it holds another model.
     """
     try:
+        check_archive(path)
         with without_chatter():
             model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:

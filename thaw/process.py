@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from thaw import STDERR
 from thaw.errors import InputError
 
 LOCK = Path(".dvc/tmp/thaw.lock")
@@ -106,4 +107,4 @@ def report_interruption() -> None:
     """One line, whoever calls first."""
     if _reported.acquire(blocking=False):
         line = "thaw: interrupted; `dvc repro` goes on\n"
-        os.write(2, line.encode())
+        os.write(STDERR, line.encode())

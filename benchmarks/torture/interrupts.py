@@ -33,7 +33,7 @@ def interrupt_stages(folder: Path, options) -> Iterator[str]:
             total += 1
             said = [line for line in output if "interrupted" in line]
             ended = output and output[-1].startswith("thaw: interrupted")
-            if program.returncode and not (len(said) == 1 and ended):
+            if not (len(said) == 1 and ended):
                 strange.append((stage, output[-3:]))
     yield (
         f"{total} interrupts, {total - len(strange)} ended with one line, the "
