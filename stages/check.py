@@ -4,6 +4,7 @@ from pathlib import Path
 
 from thaw import params
 from thaw.console import run_stage
+from thaw.files import new_file
 
 OK = Path("data/params.ok")
 
@@ -11,7 +12,8 @@ OK = Path("data/params.ok")
 def main() -> None:
     params.load()
     # Always the same bytes: what follows re-runs for what it reads itself.
-    OK.write_text("params.yaml is well-formed\n")
+    with new_file(OK) as file:
+        file.write_text("params.yaml is well-formed\n")
 
 
 if __name__ == "__main__":

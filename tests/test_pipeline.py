@@ -224,7 +224,7 @@ def test_wrong_parameters_are_refused_before_anything_is_lost(
     reproduced, tmp_path
 ):
     project = reproduced.copy(tmp_path / "project")
-    before = sorted(project.folder.rglob("*.npy"))
+    before = sorted((project.folder / "data").rglob("*"))
     for change, key in [
         ({"finetune__blocks": 17}, "finetune.blocks is 17"),
         ({"prepare__image_size": 16}, "prepare.image_size is 16"),
@@ -240,7 +240,7 @@ def test_wrong_parameters_are_refused_before_anything_is_lost(
         (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
         assert key in line and "Traceback" not in done.stderr
         (project.folder / "params.yaml").write_text(saved)
-        assert before == sorted(project.folder.rglob("*.npy"))
+        assert before == sorted((project.folder / "data").rglob("*"))
 
 
 def test_a_stage_that_fails_leaves_no_partial_artefact(reproduced, tmp_path):
