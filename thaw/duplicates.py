@@ -46,8 +46,8 @@ HOPELESS = 0.75  # before alignment; 99 % of the copies have 0.83 and more
 STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 15, 1e-3)
 STRETCH = 0.1  # of the side: as far as alignment may move a corner
 
-BLOCK = 2**15  # pictures whose candidates are held at once
-CHUNK = 2**10  # fingerprints or pairs that a thread works on
+BLOCK = 2**12  # pictures whose candidates are held at once
+CHUNK = 2**8  # fingerprints or pairs that a thread works on
 
 
 def make_fingerprint(image: Image.Image) -> np.ndarray:
