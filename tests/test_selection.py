@@ -12,7 +12,7 @@ from test_data import encode, prepare
 
 from thaw.copies import Copies
 from thaw.decoding import find_group
-from thaw.duplicates import find_duplicates, make_fingerprint
+from thaw.duplicates import FINGERPRINT, find_duplicates, make_fingerprint
 from thaw.errors import InputError
 from thaw.files import open_array
 from thaw.images import decode_image, hash_pixels
@@ -73,12 +73,37 @@ def make_transparent():
     return encode(hole, "png", transparency=255)
 
 
+def make_half():
+    """A download that was given its room and then cut off."""
+    data = encode(PHOTOGRAPH.resize((28, 28)))
+    return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+
+
+def make_white_is_zero():
+    grey = np.asarray(make_deep(PHOTOGRAPH))
+    return encode(Image.fromarray(65535 - grey), "tiff", tiffinfo={262: 0})
+
+
+def make_clear_grey():
+    """16 bits of grey, of which one value is transparent."""
+    deep = np.asarray(make_deep(PHOTOGRAPH)).copy()
+    deep[:, :10] = 77
+    return encode(Image.fromarray(deep), "png", transparency=77)
+
+
+def make_pgm():
+    deep = np.asarray(make_deep(PHOTOGRAPH)).astype(">u2")
+    return b"P5 80 80 65535\n" + deep.tobytes()
+
+
 READABLE = {
     "png named jpg": (encode(PHOTOGRAPH), PHOTOGRAPH),
     "grey": (encode(PHOTOGRAPH.convert("L")), PHOTOGRAPH.convert("L")),
     "grey alpha": (encode(PHOTOGRAPH.convert("LA")), PHOTOGRAPH.convert("L")),
     "16 bit": (encode(make_deep(PHOTOGRAPH)), PHOTOGRAPH.convert("L")),
     "cmyk": (encode(PHOTOGRAPH.convert("CMYK"), "tiff"), PHOTOGRAPH),
+    "white is zero": (make_white_is_zero(), PHOTOGRAPH.convert("L")),
+    "pgm": (make_pgm(), PHOTOGRAPH.convert("L")),
     "upright": (make_upright(), PHOTOGRAPH),
     "animated": (make_animated(), PHOTOGRAPH),
     "one pixel": (
@@ -105,10 +130,19 @@ def test_what_is_transparent_is_white():
     assert error.mean() < 10
 
 
+def test_one_transparent_grey_is_white():
+    got = np.asarray(decode_image(make_clear_grey()))
+    assert (got[:, :10] == 255).all()
+    expected = np.asarray(PHOTOGRAPH.convert("L").convert("RGB"))
+    assert np.array_equal(got[:, 10:], expected[:, 10:])
+
+
 JPEG = encode(PHOTOGRAPH, "jpeg")
 UNREADABLE = {
     "cut.jpg": (JPEG[:-200], "truncated"),
-    "cut.png": (encode(PHOTOGRAPH)[:-200], "truncated"),
+    "cut.png": (encode(PHOTOGRAPH)[:-200], "Truncated"),
+    "zeros.png": (make_half(), "checksum"),
+    "program.eps": (encode(PHOTOGRAPH, "eps"), "cannot identify"),
     "cut.webp": (encode(PHOTOGRAPH, "webp")[:-200], ""),
     "empty.jpg": (b"", "cannot identify"),
     "text.jpg": (b"I am no picture", "cannot identify"),
@@ -120,7 +154,7 @@ UNREADABLE = {
 
 
 def test_every_bad_file_is_named_with_its_reason(raw, tmp_path, capsys):
-    names = ["ﬁle ñ 文字 🧊.jpg", "two\nlines.jpg", 'a,b";.jpg', *UNREADABLE]
+    names = ["ﬁle ñ 文字 🧊.jpg", "two\nli\rnes.jpg", 'a,b";.jpg', *UNREADABLE]
     spoilt = [JPEG[: len(JPEG) // 2]] * 3 + [x for x, _ in UNREADABLE.values()]
     write_photographs(tmp_path / "more", each=40, seed=5)
     for path in (tmp_path / "more").rglob("*.jpg"):
@@ -241,11 +275,50 @@ def test_blank_pictures_are_no_copies_of_each_other(tmp_path):
 
 def test_many_copies_make_few_pairs():
     pictures = np.array([0] * 1000 + [1] * 1000 + [2])
-    copies = Copies(pictures, {0: {2: 0.98}, 2: {0: 0.98}})
+    blank = np.zeros((2001, *FINGERPRINT), np.uint8)
+    copies = Copies(pictures, {0: {2: 0.98}, 2: {0: 0.98}}, blank)
     keys = np.arange(2001) % 2
     pairs = copies.pair_across(keys, np.ones(2001, bool))
     assert len(pairs) < 3000
     assert {row for pair in pairs for row in pair.rows} == {*range(2001)}
+
+
+def test_a_burst_leaves_nothing_in_train(raw, tmp_path):
+    """More frames of one scene than are looked at for each of them."""
+    scene = np.asarray(PHOTOGRAPH.resize((64, 64))).astype(int)
+    for number in range(120):
+        noise = RNG.normal(0, 3, scene.shape)
+        frame = Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8))
+        split = "test" if number == 60 else "train"
+        save(frame, raw / split / "both" / f"frame{number:03d}.png")
+    folder = tmp_path / "prepared"
+    counts = prepare(open_folder(raw), folder)
+    left = {
+        split: [p for p in read_paths(folder, split) if "frame" in p]
+        for split in SPLITS
+    }
+    assert not left["train"]
+    assert counts["removed_from_train"] == 119 - len(left["validation"]) > 80
+    assert "test/both/frame060.png" in read_paths(folder, "test")
+
+
+def test_links_and_what_is_hidden_are_ignored_aloud(raw, tmp_path, capsys):
+    folder = raw / "train" / "both"
+    (folder / "more").symlink_to(raw / "test" / "both")
+    (folder / ".cache").mkdir()
+    shutil.copy(folder / "00.jpg", folder / ".cache" / "00.jpg")
+    shutil.copy(folder / "00.jpg", folder / ".00.jpg")
+    prepare(open_folder(raw), tmp_path / "prepared")
+    used = {p for s in SPLITS for p in read_paths(tmp_path / "prepared", s)}
+    assert len(used) == 36 + 12
+    said = capsys.readouterr().out
+    for name in ("more", ".cache", ".00.jpg"):
+        assert f"ignored {folder / name}\n" in said
+
+
+def test_a_pattern_that_fits_no_path_is_refused(raw, tmp_path):
+    with pytest.raises(InputError, match="found in no path, such as train/"):
+        prepare(open_folder(raw), tmp_path / "prepared", group=r"^p\d+")
 
 
 def save(image, path, **options):
@@ -335,6 +408,15 @@ def test_groups_in_two_given_splits_stay_in_the_last(tmp_path):
     left_out = read(folder / "quarantine.csv")
     assert {row["path"][-6:-4] for row in left_out} == {"p4", "p5"}
     assert all("lies in another split" in row["reason"] for row in left_out)
+
+
+def test_a_copy_that_goes_with_its_group_says_so(raw, tmp_path):
+    for split, kind in (("train", "both"), ("test", "down")):
+        save(PHOTOGRAPH, raw / split / kind / "p1_0.png")
+    folder = tmp_path / "prepared"
+    prepare(open_folder(raw), folder, group=r"p\d", duplicates="keep")
+    (row,) = read(folder / "duplicates.csv")
+    assert row["decision"] == "left out with its group"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Copies of a picture that lie in two splits, or under two labels."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.duplicates import find_duplicates
+from thaw.duplicates import find_duplicates, pair_up
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,19 @@ class Copies:
 
     Args:
         pictures: (n,) int, equal for rows that show the same one.
-        alike: picture to those that are near-duplicates of it, and how
-            similar they are.
+        alike: picture to near-duplicates of it, and how similar they are.
+        fingerprints: (n, ...) uint8, to look for more of them where many
+            pictures are alike.
     """
 
     def __init__(
-        self, pictures: np.ndarray, alike: dict[int, dict[int, float]]
+        self,
+        pictures: np.ndarray,
+        alike: dict[int, dict[int, float]],
+        fingerprints: np.ndarray,
     ):
         self.pictures, self.alike = pictures, alike
+        self.fingerprints = fingerprints
 
     def pair_across(self, keys: np.ndarray, used: np.ndarray) -> list[Pair]:
         """Pairs of copies that differ in their key.
@@ -48,9 +54,7 @@ class Copies:
         Returns:
             Pairs in order of their rows, the first one under the second.
         """
-        several = np.bincount(self.pictures) > 1
-        several[list(self.alike)] = True
-        rows = np.flatnonzero(used & several[self.pictures])
+        rows = self._list_copies(used)
         where = defaultdict(dict)  # picture to key to the first such row
         for row in rows.tolist():
             where[self.pictures[row]].setdefault(keys[row], row)
@@ -62,7 +66,51 @@ class Copies:
                 for key, other in where[picture].items():
                     if key != keys[row]:
                         pairs[min(row, other), max(row, other)] = similarity
+        for row, other, similarity in self._complete(rows, keys, pairs):
+            pairs[min(row, other), max(row, other)] = similarity
         return [Pair(*rows, pairs[rows]) for rows in sorted(pairs)]
+
+    def _list_copies(self, used: np.ndarray) -> np.ndarray:
+        """Rows that are used and have any copy."""
+        several = np.bincount(self.pictures) > 1
+        several[list(self.alike)] = True
+        return np.flatnonzero(used & several[self.pictures])
+
+    def _complete(
+        self, rows: np.ndarray, keys: np.ndarray, pairs: Iterable
+    ) -> Iterator[tuple[int, int, float]]:
+        """Partners of rows whose look-alikes have another key, but not the
+        few that were found for each."""
+        paired = {(a, keys[b]) for a, b in pairs}
+        paired |= {(b, keys[a]) for a, b in pairs}
+        for cluster in self._cluster(rows):
+            for key in np.unique(keys[cluster]):
+                lacking = [
+                    row
+                    for row in cluster[keys[cluster] != key].tolist()
+                    if (row, key) not in paired
+                ]
+                if lacking:
+                    others = cluster[keys[cluster] == key]
+                    yield from pair_up(
+                        self.fingerprints, np.array(lacking), others
+                    )
+
+    def _cluster(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows by sets of pictures that are connected by being alike."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        links = [(i, j) for i, others in self.alike.items() for j in others]
+        ends = np.array(links, int).reshape(-1, 2).T
+        count = self.pictures.max(initial=0) + 1
+        graph = coo_array((np.ones(len(links)), tuple(ends)), (count, count))
+        _, clusters = connected_components(graph, directed=False)
+        alike = np.array(list(self.alike), int)
+        rows = rows[np.isin(self.pictures[rows], alike)]
+        order = np.argsort(clusters[self.pictures[rows]], kind="stable")
+        sizes = np.unique(clusters[self.pictures[rows]], return_counts=True)[1]
+        return np.split(rows[order], np.cumsum(sizes)[:-1])
 
 
 def find_copies(names: np.ndarray, fingerprints: np.ndarray) -> Copies:
@@ -78,4 +126,4 @@ def find_copies(names: np.ndarray, fingerprints: np.ndarray) -> Copies:
         one, other = pictures[i], pictures[j]
         if one != other:
             alike[one][other] = alike[other][one] = similarity
-    return Copies(pictures, alike)
+    return Copies(pictures, alike, fingerprints)

@@ -1,6 +1,5 @@
 """From a source to its images, resized, and a table of them."""
 
-import csv
 import hashlib
 import os
 import re
@@ -16,7 +15,7 @@ import numpy as np
 from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
 from thaw.duplicates import BLANK, FINGERPRINT, make_fingerprint
-from thaw.files import ArrayWriter, open_array, read_table
+from thaw.files import ArrayWriter, TableWriter, open_array, read_table
 from thaw.images import hash_pixels, resize_image
 from thaw.sources import Item, Source
 from thaw.splits import SPLITS, hash_to_unit
@@ -101,7 +100,7 @@ def decode_images(
         ) as file,
         progress(source.size, "decoding", "images") as bar,
     ):
-        table = csv.writer(file, lineterminator="\n")
+        table = TableWriter(file)
         if not done:
             table.writerow(COLUMNS)
         bar.update(done)

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -57,6 +57,23 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path} is no JSON: {error}") from error
 
 
+class TableWriter:
+    """Writes CSV rows of any text.
+
+    Before Python 3.13 csv takes a carriage return for nothing to quote.
+    """
+
+    def __init__(self, file: TextIO):
+        self._plain = csv.writer(file, lineterminator="\n")
+        self._quoting = csv.writer(
+            file, lineterminator="\n", quoting=csv.QUOTE_ALL
+        )
+
+    def writerow(self, row: Sequence) -> None:
+        odd = any("\r" in str(value) for value in row)
+        (self._quoting if odd else self._plain).writerow(row)
+
+
 @contextmanager
 def new_table(path: str | Path, columns: Sequence[str]) -> Iterator[Any]:
     """A CSV to write with `writerow`, there when the block ends well."""
@@ -64,16 +81,17 @@ def new_table(path: str | Path, columns: Sequence[str]) -> Iterator[Any]:
         new_file(path) as unfinished,
         unfinished.open("w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        yield writer
+        table = TableWriter(file)
+        table.writerow(columns)
+        yield table
 
 
 def write_table(
     path: str | Path, columns: Sequence[str], rows: Iterable[Sequence]
 ) -> None:
     with new_table(path, columns) as table:
-        table.writerows(rows)
+        for row in rows:
+            table.writerow(row)
 
 
 def read_table(path: str | Path) -> Iterator[dict[str, str]]:

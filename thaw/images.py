@@ -7,8 +7,14 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-# Pillow warns of what it still reads; beyond twice that it refuses.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Of pictures that are large, or whose EXIF is broken: they are read anyway.
+warnings.filterwarnings("ignore", module="PIL")
+
+# EPS is a program, which Pillow has Ghostscript run.
+Image.init()
+FORMATS = [name for name in Image.ID if name != "EPS"]
+
+PHOTOMETRIC = 262  # the tag of a TIFF; 0: white is zero
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -17,24 +23,35 @@ def decode_image(data: bytes) -> Image.Image:
     Raises:
         Exception: whatever Pillow raises for bytes that are no whole picture.
     """
-    with Image.open(io.BytesIO(data)) as image:
-        return convert_image(ImageOps.exif_transpose(image))
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        image.verify()  # checksums, where the format has them
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        tags = getattr(image, "tag_v2", {})
+        upright = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16") or image.format == "PPM":
+            return convert_deep(upright, inverted=tags.get(PHOTOMETRIC) == 0)
+        return convert_image(upright)
+
+
+def convert_deep(image: Image.Image, inverted: bool = False) -> Image.Image:
+    """16 bits of grey to RGB; Pillow itself clips instead of scaling."""
+    if image.mode[0] != "I":
+        return convert_image(image)
+    deep = np.asarray(image)
+    high = (deep // 256).astype(np.uint8)
+    high = 255 - high if inverted else high
+    high[deep == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(high).convert("RGB")
 
 
 def convert_image(image: Image.Image) -> Image.Image:
     """Any picture to RGB, on white where it is transparent.
-
-    Pillow itself clips 16 bits instead of scaling, and what is transparent has
-    any colour.
 
     Raises:
         ValueError: for pixels without a known range.
     """
     if image.mode in ("I", "F"):
         raise ValueError("pixels of 32 bits have no known range")
-    if image.mode.startswith("I;16"):
-        high = np.asarray(image) // 256
-        image = Image.fromarray(high.astype(np.uint8))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))

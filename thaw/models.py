@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,12 +35,15 @@ def join_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
     Raises:
         InputError: where the head is not one of `build_head`.
     """
-    names = [layer.name for layer in head.layers]
-    expected = build_head(*head.input_shape[1:], *head.output_shape[1:], 0.0)
-    if names != [layer.name for layer in expected.layers]:
+    own = build_head(*head.input_shape[1:], *head.output_shape[1:], 0.0)
+    layers = [(layer.name, type(layer)) for layer in head.layers]
+    if layers != [(layer.name, type(layer)) for layer in own.layers]:
+        names = ", ".join(name for name, _ in layers)
         raise InputError(f"the head has other layers than ours: {names}")
+    own.get_layer("head_dropout").rate = head.get_layer("head_dropout").rate
+    own.set_weights(head.get_weights())
     x = backbone.output
-    for layer in head.layers[1:]:
+    for layer in own.layers[1:]:
         copy = type(layer).from_config(layer.get_config())
         x = copy(x)
         copy.set_weights(layer.get_weights())
@@ -73,7 +77,7 @@ def load_model(
     """
     try:
         check_archive(path)
-        with without_chatter():
+        with without_chatter(), warnings.catch_warnings(action="ignore"):
             model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -198,6 +199,8 @@ def _describe(error: dict, values: Any) -> str:
     allowed = (key in known and known[key].description) or "a section of keys"
     if error["type"] == "missing":
         return f"{name} is missing; allowed: {allowed}"
+    if error["type"] == "less_than_equal":
+        allowed += f", at most {error['ctx']['le']}"
     value = values[key] if keys[0] != "the file" else values
     return f"{name} is {_quote(value)}; allowed: {allowed}"
 
@@ -210,18 +213,28 @@ def _quote(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
 def _find_contradictions(params: Params):
     """Yields what is wrong with parameters that are right one by one."""
     prepare, finetune = params.prepare, params.finetune
     # DVC would find out after it removed earlier results.
-    if not Path(prepare.path).exists():
-        yield f"prepare.path is {prepare.path}, which is not there"
+    if not is_there(prepare.path):
+        yield f"prepare.path is {_quote(prepare.path)}, which is not there"
     elif prepare.source == "folder" and not Path(prepare.path).is_dir():
         yield f"prepare.path is {prepare.path}; allowed: a folder"
-    if not Path(params.backbone.file).is_file():
+    if (
+        not is_there(params.backbone.file)
+        or Path(params.backbone.file).is_dir()
+    ):
         yield (
-            f"backbone.file is {params.backbone.file}; allowed: a file that is "
-            "there, whatever backbone.weights says"
+            f"backbone.file is {_quote(params.backbone.file)}; allowed: a file "
+            "that is there, whatever backbone.weights says"
         )
     if prepare.validation + prepare.test >= 1:
         yield (
@@ -229,8 +242,9 @@ def _find_contradictions(params: Params):
             f"prepare.validation ({prepare.validation:g}) under 1"
         )
     try:
-        re.compile(prepare.group or "")
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings(action="ignore"):
+            re.compile(prepare.group or "")
+    except (re.error, ValueError, RecursionError, OverflowError) as error:
         yield (
             f"prepare.group is {_quote(prepare.group)}; allowed: a regular "
             f"expression or null ({error})"

@@ -75,6 +75,8 @@ def prepare_dataset(
     rows = Rows(checkpoint.folder, source.classes, seed)
     say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
     check_bad_images(rows.bad, len(rows.labels), bad_images)
+    if group:
+        say(describe_groups(rows, group))
 
     shares = {"test": test, "validation": validation}
     selection = select_images(
@@ -106,6 +108,19 @@ def prepare_dataset(
     checkpoint.write(counts=counts)
     rows.remove()
     return counts
+
+
+def describe_groups(rows: Rows, group: str) -> str:
+    """Raises InputError where the pattern fits no path."""
+    count = int(rows.grouped.sum())
+    if not count:
+        entry = next(rows.read_entries())
+        raise InputError(
+            f"prepare.group is {group}: it is found in no path, such as "
+            f"{entry['path']}"
+        )
+    groups = len(np.unique(rows.hashes[rows.grouped]))
+    return f"{count} of {len(rows.hashes)} images are in {groups} groups"
 
 
 def describe_selection(selection: Selection) -> Iterator[str]:

@@ -53,8 +53,13 @@ class Selection:
 
     def decide(self, pair: Pair) -> str:
         """What became of a pair."""
-        count = int(self.used[list(pair.rows)].sum())
-        return ("both left out", "removed from train", "kept")[count]
+        if np.isin(pair.rows, self.left_out).any():
+            return "both left out"
+        if np.isin(pair.rows, self.removed).any():
+            return "removed from train"
+        if np.isin(pair.rows, self.straddlers).any():
+            return "left out with its group"
+        return "kept"
 
 
 def select_images(
@@ -77,11 +82,11 @@ def select_images(
     conflicts = copies.pair_across(rows.labels, used)
     left_out = list_rows(conflicts if duplicates == "remove" else [])
     used[left_out] = False
+    straddlers = find_straddlers(rows.hashes, rows.splits, used & rows.grouped)
+    used[straddlers] = False
     splits, exceptions = assign_splits(
         rows.hashes, rows.labels, rows.splits, used, shares, rows.classes
     )
-    straddlers = find_straddlers(rows.hashes, splits, used & rows.grouped)
-    used[straddlers] = False
     leaks = copies.pair_across(splits, used)
     removed = list_rows(leaks if duplicates == "remove" else [])
     removed = removed[splits[removed] == TRAIN]
@@ -125,5 +130,5 @@ def check_classes(labels: np.ndarray, classes: Sequence[str]) -> None:
     if not count.all():
         raise InputError(
             f"class {classes[count.argmin()]} has no image left in train: all "
-            "are copies of others in validation or test"
+            "are copies of images in validation or test, or of their groups"
         )

@@ -134,7 +134,9 @@ def open_folder(path: str | Path) -> Source:
     for split, folder in class_folders:
         if folder.name not in trained:
             raise InputError(f"class {folder.name} is in {split}, not in train")
-        found = len(_list_files(folder))
+        files, skipped = _list_files(folder)
+        found = len(files)
+        ignored += skipped
         if not found:
             raise InputError(f"{folder} is empty: a class needs images")
         size += found
@@ -142,7 +144,7 @@ def open_folder(path: str | Path) -> Source:
     def list_items() -> Iterator[Item]:
         for split, folder in class_folders:
             label = classes.index(folder.name)
-            for file in map(Path, _list_files(folder)):
+            for file in map(Path, _list_files(folder)[0]):
                 path = file.relative_to(root).as_posix()
                 yield Item(path, label, split, partial(_load_file, file))
 
@@ -155,15 +157,24 @@ def _list_folders(folder: Path) -> list[Path]:
     )
 
 
-def _list_files(folder: Path) -> list[str]:
-    """Of one class alone, as bare strings: there may be millions."""
-    files = (
-        f"{parent}/{name}"
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name[0] != "."
-    )
-    return sorted(file for file in files if Path(file).is_file())
+def _list_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Of one class alone, as bare strings: there may be millions.
+
+    Returns:
+        The files, and what is ignored: what is hidden, links to folders (DVC
+        does not look behind them), what is no file.
+    """
+    files, ignored = [], []
+    for parent, folders, names in os.walk(folder):
+        hidden = [name for name in (*folders, *names) if name[0] == "."]
+        links = [d for d in folders if Path(parent, d).is_symlink()]
+        others = {*names} - {*hidden}
+        found = {name for name in others if Path(parent, name).is_file()}
+        files += [f"{parent}/{name}" for name in found]
+        strange = sorted({*hidden, *links, *(others - found)})
+        ignored += [f"{parent}/{name}" for name in strange]
+        folders[:] = [name for name in folders if name not in hidden]
+    return sorted(files), ignored
 
 
 def _list_strays(root: Path, tops: list[Path]) -> list[Path]:
