@@ -23,9 +23,11 @@ STAGES = [
 ]
 
 
-def draw_stripes(kind: str, rng: np.random.Generator, side: int) -> Image.Image:
+def draw_stripes(
+    kind: str, rng: np.random.Generator, side: int, width: int = 6
+) -> Image.Image:
     """Stripes, across, down or both, in a light of its own."""
-    y, x = (np.mgrid[:side, :side] + rng.integers(12)) // rng.integers(5, 9) % 2
+    y, x = (np.mgrid[:side, :side] + rng.integers(12)) // width % 2
     pattern = {"across": y, "both": x ^ y, "down": x}[kind]
     spots = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
     light = np.asarray(spots.resize((side, side), Image.Resampling.BILINEAR))
@@ -34,13 +36,16 @@ def draw_stripes(kind: str, rng: np.random.Generator, side: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def write_photographs(folder: Path, each: int = 10, seed: int = 0) -> None:
+def write_photographs(
+    folder: Path, each: int = 10, seed: int = 0, widths: tuple = (6,)
+) -> None:
     """Class folders of striped JPEGs of different sizes."""
     rng = np.random.default_rng(seed)
     for kind in ("across", "both", "down"):
         (folder / kind).mkdir(parents=True)
         for number in range(each):
-            image = draw_stripes(kind, rng, int(rng.integers(40, 90)))
+            side, width = rng.integers(40, 90), rng.choice(widths)
+            image = draw_stripes(kind, rng, side, width)
             image.save(folder / kind / f"{number:02d}.jpg")
 
 

@@ -230,8 +230,8 @@ def test_wrong_parameters_are_refused_before_anything_is_lost(
         ({"prepare__image_size": 16}, "prepare.image_size is 16"),
         ({"head__learning_rate": float("nan")}, "head.learning_rate is NaN"),
         ({"head__epoch": 3}, "head.epoch is no parameter"),
-        ({"prepare__path": "nowhere"}, "prepare.path is nowhere"),
-        ({"backbone__file": "nowhere.h5"}, "backbone.file is nowhere.h5"),
+        ({"prepare__path": "nowhere"}, 'prepare.path is "nowhere"'),
+        ({"backbone__file": "nowhere.h5"}, 'backbone.file is "nowhere.h5"'),
     ]:
         saved = (project.folder / "params.yaml").read_text()
         project.set(**change)

@@ -20,6 +20,7 @@ from thaw.sources import Source, open_folder
 from thaw.splits import SPLITS
 
 RNG = np.random.default_rng(0)
+WIDTHS = (5, 6, 7, 8)  # of stripes: no two photographs alike
 
 
 def read(path):
@@ -34,8 +35,8 @@ def read_paths(folder, split):
 @pytest.fixture
 def raw(tmp_path):
     """Photographs in train and test folders, no two alike."""
-    write_photographs(tmp_path / "raw" / "train", each=12)
-    write_photographs(tmp_path / "raw" / "test", each=4, seed=1)
+    write_photographs(tmp_path / "raw" / "train", each=12, widths=WIDTHS)
+    write_photographs(tmp_path / "raw" / "test", each=4, seed=1, widths=WIDTHS)
     return tmp_path / "raw"
 
 
@@ -156,7 +157,7 @@ UNREADABLE = {
 def test_every_bad_file_is_named_with_its_reason(raw, tmp_path, capsys):
     names = ["ﬁle ñ 文字 🧊.jpg", "two\nli\rnes.jpg", 'a,b";.jpg', *UNREADABLE]
     spoilt = [JPEG[: len(JPEG) // 2]] * 3 + [x for x, _ in UNREADABLE.values()]
-    write_photographs(tmp_path / "more", each=40, seed=5)
+    write_photographs(tmp_path / "more", each=40, seed=5, widths=WIDTHS)
     for path in (tmp_path / "more").rglob("*.jpg"):
         shutil.copy(path, raw / "train" / path.parent.name / f"x{path.name}")
     for name, data in zip(names, spoilt, strict=True):
