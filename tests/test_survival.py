@@ -317,6 +317,23 @@ def test_a_killed_run_goes_on_to_the_same_hashes(reproduced, tmp_path, victim):
     assert not list(project.folder.rglob("*unfinished*"))
 
 
+def test_a_stage_ends_with_the_dvc_that_started_it(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    project.set(finetune__epochs=5000)
+    stage = ["-m", "stages.finetune"]
+    program = (
+        "import subprocess, sys; "
+        f"subprocess.run([sys.executable, *{stage}], check=False)"
+    )
+    dvc = start(project, sys.executable, "-c", program, DVC_STAGE="finetune")
+    read_until(dvc, "epoch  2/5000")
+    (stage,) = psutil.Process(dvc.pid).children()
+    dvc.kill()
+    _, alive = psutil.wait_procs([stage], timeout=60)
+    assert not alive
+    dvc.communicate()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_stage_says_one_line(reproduced, tmp_path, number):
     project = reproduced.copy(tmp_path / "project")
