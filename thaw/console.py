@@ -15,7 +15,6 @@ from thaw.errors import InputError
 from thaw.files import measure_size
 from thaw.process import (
     lock_workspace,
-    report_interruption,
     was_interrupted,
     watch_process,
 )
@@ -45,8 +44,6 @@ def run_stage(main: Callable[[], None], loses: bool = True) -> None:
             main()
     except BaseException as error:
         if was_interrupted():  # whatever libraries made of it
-            sys.stdout.flush()
-            report_interruption()
             os._exit(130)  # threads may be busy yet
         if not isinstance(error, InputError | OSError | MemoryError):
             raise

@@ -96,6 +96,7 @@ _reported = threading.Lock()
 
 def _interrupt(number: int, frame: object) -> None:
     _interrupted.set()
+    report_interruption()  # before a library's C++ ends the program for it
     raise KeyboardInterrupt
 
 
@@ -106,5 +107,6 @@ def was_interrupted() -> bool:
 def report_interruption() -> None:
     """One line, whoever calls first."""
     if _reported.acquire(blocking=False):
-        line = "thaw: interrupted; `dvc repro` goes on\n"
+        clear = "\r\x1b[K" if os.isatty(STDERR) else ""  # a progress bar
+        line = f"{clear}thaw: interrupted; `dvc repro` goes on\n"
         os.write(STDERR, line.encode())
