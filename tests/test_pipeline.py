@@ -284,9 +284,10 @@ def test_an_experiment_sets_a_depth(reproduced, tmp_path):
     assert "finetune.blocks" in project.dvc("params", "diff", "HEAD")
 
 
-def test_check_starts_neither_keras_nor_tensorflow():
+@pytest.mark.parametrize("stage", ["check", "prepare"])
+def test_stages_without_a_network_import_neither_keras_nor_tensorflow(stage):
     program = (
-        "import sys, stages.check; "
+        f"import sys, stages.{stage}; "
         "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -10,8 +10,9 @@ import numpy as np
 from thaw.backend import keras
 from thaw.checkpoints import Checkpoint
 from thaw.console import format_bytes, format_seconds, progress, say
+from thaw.dataset import Gather
 from thaw.errors import InputError
-from thaw.features import Gather, get_path, open_activations
+from thaw.features import get_path, open_activations
 from thaw.files import (
     continue_array,
     create_array,

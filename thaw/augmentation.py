@@ -3,8 +3,7 @@
 import cv2
 import numpy as np
 
-from thaw.dataset import Dataset
-from thaw.features import Gather
+from thaw.dataset import Dataset, Gather
 
 # One image a call, so that the threads that call it do not compete.
 cv2.setNumThreads(1)

@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 
 from thaw.backend import keras
-from thaw.features import Gather
+from thaw.dataset import Gather
 
 
 class Batches(keras.utils.PyDataset):

@@ -1,7 +1,7 @@
 """data/prepared, opened for reading."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,10 @@ import numpy as np
 from thaw.errors import InputError
 from thaw.files import open_array, read_json, read_table, write_table
 from thaw.splits import SPLITS
+
+# Rows of a split (n,), and the view of each (n,), to what lies there or is
+# made of it: (n, *shape).
+Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Dataset:

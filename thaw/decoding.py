@@ -88,7 +88,10 @@ def decode_images(
     done, kept = start["items"], start["images"]
     if done:
         os.truncate(folder / TABLE, start["bytes"])
-        say(f"goes on from a run that was cut off: {done} images are decoded")
+        say(
+            f"goes on from a run that was cut off: {done} images are decoded, "
+            f"those of its last {SECONDS_BETWEEN_NOTES} s run again"
+        )
     shape = (image_size, image_size, 3)
     with (
         ArrayWriter(folder / IMAGES, shape, np.uint8, kept) as images,

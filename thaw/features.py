@@ -4,18 +4,13 @@ In each a folder for every layer that was kept, in it an array for each split
 and view, rows in the order of data/prepared.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from thaw.dataset import open_labels
+from thaw.dataset import Gather, open_labels
 from thaw.files import open_array, read_json
 from thaw.parts import POOLED
-
-# Rows of a split (n,), and the view of each (n,), to what lies there or is
-# made of it: (n, *shape).
-Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def get_path(folder: str | Path, layer: str, split: str, view: int) -> Path:

@@ -100,18 +100,6 @@ class FrozenNetwork:
                 precision or self.precision,
             )
 
-    def predict(
-        self,
-        inputs: np.ndarray,
-        advance: Callable[[int], object] = lambda count: None,
-    ) -> list[np.ndarray]:
-        """All outputs for any number of inputs: (n, *shape) float32 each."""
-        outs = [np.empty((len(inputs), *s), np.float32) for s in self.outputs]
-        self.run(
-            lambda start, stop: inputs[start:stop], len(inputs), outs, advance
-        )
-        return outs
-
 
 class KerasEngine:
     """Whatever backend and device Keras has."""

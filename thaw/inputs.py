@@ -7,8 +7,8 @@ import numpy as np
 from thaw.activations import get_precision
 from thaw.augmentation import gather_views
 from thaw.backend import keras
-from thaw.dataset import Dataset
-from thaw.features import Features, Gather, gather_kept
+from thaw.dataset import Dataset, Gather
+from thaw.features import Features, gather_kept
 from thaw.frozen import FrozenNetwork
 from thaw.parts import IMAGE, get_part
 from thaw.plan import CACHED, POOLED_FEATURES, TAP, Plan

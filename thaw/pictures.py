@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thaw.dataset import Dataset
-from thaw.features import Gather
+from thaw.dataset import Dataset, Gather
 from thaw.files import new_file
 
 EXAMPLES = 8
