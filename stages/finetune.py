@@ -17,7 +17,7 @@ from thaw.inputs import open_inputs
 from thaw.models import join_head, load_model, save_model, seed_dropout
 from thaw.parts import LOGITS, get_part
 from thaw.plan import Plan, apply_plan
-from thaw.training import train_model
+from thaw.training import measure_temperature, train_model
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
@@ -61,9 +61,10 @@ def main() -> None:
         )
         for split, seed in {"train": p.seed, "validation": None}.items()
     )
+    suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
     with open_checkpoint() as checkpoint:
         epoch, scores, start = train_model(
-            fold_normalization(get_part(model, plan.cut, LOGITS)),
+            suffix,
             train,
             validation,
             CURVES,
@@ -75,7 +76,15 @@ def main() -> None:
             from_trained=True,
             highest_loss=math.log(len(features.classes)),
         )
-        save_model(model, FINETUNED)
+        temperature = measure_temperature(suffix, validation)
+        save_model(
+            model,
+            FINETUNED,
+            classes=dataset.classes,
+            temperature=temperature,
+            image_size=dataset.image_size,
+            fit=p.prepare.fit,
+        )
         write_json(
             METRICS,
             {
@@ -83,6 +92,7 @@ def main() -> None:
                 "best_epoch": epoch or 0,
                 "validation_accuracy": scores["accuracy"],
                 "validation_loss": scores["loss"],
+                "temperature": temperature,
                 "head_validation_accuracy": start["accuracy"],
                 "head_validation_loss": start["loss"],
                 "blocks": len(plan.blocks),

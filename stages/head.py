@@ -10,7 +10,7 @@ from thaw.features import Features
 from thaw.files import write_json
 from thaw.models import build_head, save_model
 from thaw.parts import LOGITS, POOLED, get_part
-from thaw.training import train_model, warn_of_guessing
+from thaw.training import measure_temperature, train_model, warn_of_guessing
 
 FEATURES = "data/features"
 HEAD = "models/head.keras"
@@ -39,9 +39,10 @@ def main() -> None:
     head = build_head(
         features.size, len(features.classes), dropout=p.head.dropout
     )
+    model = get_part(head, POOLED, LOGITS)
     with open_checkpoint() as checkpoint:
         epoch, scores, _ = train_model(
-            get_part(head, POOLED, LOGITS),
+            model,
             train,
             validation,
             CURVES,
@@ -50,13 +51,17 @@ def main() -> None:
             learning_rate=p.head.learning_rate,
             class_weight=p.head.class_weight,
         )
-        save_model(head, HEAD)
+        temperature = measure_temperature(model, validation)
+        save_model(
+            head, HEAD, classes=features.classes, temperature=temperature
+        )
         write_json(
             METRICS,
             {
                 "best_epoch": epoch,
                 "validation_accuracy": scores["accuracy"],
                 "validation_loss": scores["loss"],
+                "temperature": temperature,
                 "precision": features.precision,
                 "engine": features.engine,
                 "environment": describe_environment(),

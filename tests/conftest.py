@@ -20,6 +20,19 @@ STAGES = [
     "prefix",
     "finetune",
     "evaluate",
+    "report",
+    "export",
+]
+RESULTS = ["evaluate", "report", "export"]
+
+# What a change re-runs after `check`; `finetune.blocks` is changed elsewhere.
+RERUNS = [
+    ({"finetune__batch_size": 16}, ["finetune", *RESULTS]),
+    ({"evaluate__top_k": 2}, RESULTS),
+    ({"export__tolerance": 0.03}, ["export"]),
+    ({"head__dropout": 0.1}, ["head", "finetune", *RESULTS]),
+    ({"augment__rotation": 0.01}, STAGES[2:]),
+    ({"prepare__seed": 1}, STAGES[1:]),
 ]
 
 
@@ -121,6 +134,7 @@ def fresh_project(tmp_path_factory) -> Project:
         finetune__epochs=2,
         finetune__learning_rate=0.002,
         finetune__batch_size=8,
+        export__formats=["onnx"],
     )
     for command in (
         "git init --quiet",

@@ -459,7 +459,7 @@ def test_decoding_goes_on_where_it_was(raw, tmp_path, monkeypatch, capsys):
     def cut(fails_at):
         source = open_folder(raw)
         items = watch(source.items, fails_at)
-        return Source(source.classes, source.splits, source.size, items)
+        return Source(source.classes, source.splits, source.sizes, items)
 
     with pytest.raises(KeyboardInterrupt):
         prepare(cut(20), tmp_path / "cut")

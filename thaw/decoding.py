@@ -16,7 +16,7 @@ from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
 from thaw.duplicates import BLANK, FINGERPRINT, make_fingerprint
 from thaw.files import ArrayWriter, TableWriter, open_array, read_table
-from thaw.images import hash_pixels, resize_image
+from thaw.images import describe_failure, hash_pixels, resize_image
 from thaw.sources import Item, Source
 from thaw.splits import SPLITS, hash_to_unit
 from thaw.threads import map_ahead
@@ -135,11 +135,6 @@ def find_group(group: str | None, path: str) -> str:
     if not match:
         return ""
     return (match[1] if match.re.groups else match[0]) or ""
-
-
-def describe_failure(error: Exception) -> str:
-    # Pillow names the buffer at its address: no two runs alike.
-    return " ".join(str(error).split(" <_io.")[0].split()) or repr(error)
 
 
 class Rows:

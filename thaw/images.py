@@ -33,6 +33,12 @@ def decode_image(data: bytes) -> Image.Image:
         return convert_image(upright)
 
 
+def describe_failure(error: Exception) -> str:
+    """Why `decode_image` failed, on one line."""
+    # Pillow names the buffer at its address: no two runs alike.
+    return " ".join(str(error).split(" <_io.")[0].split()) or repr(error)
+
+
 def convert_deep(image: Image.Image, inverted: bool = False) -> Image.Image:
     """16 bits of grey to RGB; Pillow itself clips instead of scaling."""
     if image.mode[0] != "I":

@@ -1,26 +1,32 @@
 """Scores of predictions, by scikit-learn and SciPy where they have them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from thaw.dataset import Dataset
+from thaw.calibration import bin_confidence, calibrate, measure_calibration
 from thaw.files import write_table
 
 
 def score_predictions(
-    probabilities: np.ndarray, labels: np.ndarray, top_k: int
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    temperature: float,
+    top_k: int,
 ) -> dict[str, float]:
     """Scores a classifier.
 
     Args:
         probabilities: (n, classes), rows summing to 1.
         labels: (n,) int.
+        temperature: that calibrates them, fitted on other images.
         top_k: for top-k accuracy; all classes where there are fewer.
 
     Returns:
         accuracy with its 95 % interval (Wilson's), top-k accuracy, macro F1,
-        loss (mean negative log probability) and ece.
+        loss (mean negative log probability) and ece (expected calibration
+        error), these two as calibrated by the temperature as well.
     """
     from scipy.stats import binomtest
     from sklearn.metrics import f1_score, log_loss
@@ -28,55 +34,71 @@ def score_predictions(
     predicted = probabilities.argmax(axis=1)
     hits = int((predicted == labels).sum())
     interval = binomtest(hits, len(labels)).proportion_ci(0.95, "wilson")
-    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     classes = np.arange(probabilities.shape[1])
+    ranks = rank_labels(probabilities, labels)
+    calibrated = calibrate(probabilities, temperature)
     return {
         "accuracy": hits / len(labels),
         "accuracy_ci_low": float(interval.low),
         "accuracy_ci_high": float(interval.high),
-        f"top{top_k}": float((likeliest == labels[:, None]).any(1).mean()),
+        f"top{top_k}": float(np.mean(ranks <= top_k)),
         "macro_f1": float(
             f1_score(labels, predicted, average="macro", zero_division=0)
         ),
         "loss": float(log_loss(labels, probabilities, labels=classes)),
         "ece": measure_calibration(probabilities, labels),
+        "temperature": temperature,
+        "calibrated_loss": float(log_loss(labels, calibrated, labels=classes)),
+        "calibrated_ece": measure_calibration(calibrated, labels),
     }
 
 
-def measure_calibration(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
-) -> float:
-    """Expected calibration error, equal bins (Guo et al., arXiv:1706.04599)."""
-    confidence = probabilities.max(axis=1)
-    hits = probabilities.argmax(axis=1) == labels
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(which, weights=hits - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+def rank_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Place of each image's own class among all: (n,) int, 1 the likeliest.
 
-
-def write_predictions(
-    path: str | Path,
-    dataset: Dataset,
-    split: str,
-    probabilities: dict[str, np.ndarray],
-) -> None:
-    """A row for every image: its class, and what each model makes of it.
-
-    Args:
-        path: the CSV.
-        dataset: where the images come from.
-        split: which of them.
-        probabilities: model to (n, classes).
+    Of equal probabilities the first class comes first, as in `argmax`.
     """
-    columns = ["id", "path", "actual"]
-    for model in probabilities:
-        columns += [model, f"{model}_probability"]
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    ahead = (probabilities > own) | ((probabilities == own) & before)
+    return 1 + ahead.sum(axis=1)
+
+
+def write_scores(
+    path: str | Path,
+    probabilities: dict[str, np.ndarray],
+    labels: np.ndarray,
+    classes: Sequence[str],
+) -> None:
+    """A CSV with precision, recall, F1 and images of each model and class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     rows = []
-    for row, entry in enumerate(dataset.read_index(split)):
-        line = [entry["id"], entry["path"], entry["class"]]
-        for predicted in probabilities.values():
-            likeliest = predicted[row].argmax()
-            line.append(dataset.classes[likeliest])
-            line.append(f"{predicted[row, likeliest]:.6f}")
-        rows.append(line)
+    for model, predicted in probabilities.items():
+        scores = precision_recall_fscore_support(
+            labels,
+            predicted.argmax(axis=1),
+            labels=range(len(classes)),
+            zero_division=0,
+        )
+        rows += [(model, *row) for row in zip(classes, *scores, strict=True)]
+    columns = ["model", "class", "precision", "recall", "f1", "images"]
     write_table(path, columns, rows)
+
+
+def write_reliability(
+    path: str | Path,
+    probabilities: dict[str, np.ndarray],
+    labels: np.ndarray,
+    temperatures: dict[str, float],
+) -> None:
+    """A CSV with confidence and accuracy of each model, bin by bin, before
+    and after calibration; bins without an image are left out."""
+    rows = []
+    for name, predicted in probabilities.items():
+        calibrated = calibrate(predicted, temperatures[name])
+        models = {name: predicted, f"{name}, calibrated": calibrated}
+        for model, shown in models.items():
+            bins = zip(*bin_confidence(shown, labels), strict=True)
+            rows += [(model, *row) for row in bins if row[-1]]
+    write_table(path, ["model", "confidence", "accuracy", "images"], rows)

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from thaw.console import without_chatter
 from thaw.errors import InputError
 from thaw.files import check_archive, new_file
 from thaw.parts import LOGITS, POOLED
+
+# In the zip of a .keras file; Keras keeps away from what is in assets/.
+ABOUT = "assets/thaw.json"
 
 
 def build_head(features: int, classes: int, dropout: float) -> keras.Model:
@@ -94,11 +98,17 @@ def load_model(
     return model
 
 
-def save_model(model: keras.Model, path: str | Path) -> None:
+def save_model(model: keras.Model, path: str | Path, **about: Any) -> None:
     """Writes a .keras file; the same model gives the same bytes.
 
     Keras writes the date into metadata.json, addresses of objects into
     config.json, and times into the zip's directory.
+
+    Args:
+        model: any.
+        path: the file.
+        about: what travels with it, where Keras leaves it alone; `read_about`
+            gives it back.
     """
     with tempfile.TemporaryDirectory() as folder, new_file(path) as unfinished:
         dated = Path(folder, "model.keras")
@@ -113,6 +123,24 @@ def save_model(model: keras.Model, path: str | Path) -> None:
                 if name.endswith(".json"):
                     data = json.dumps(_drop_volatile(json.loads(data))).encode()
                 written.writestr(zipfile.ZipInfo(name), data)
+            text = json.dumps(about, indent=2, ensure_ascii=False)
+            written.writestr(zipfile.ZipInfo(ABOUT), text)
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """What `save_model` was told of a model: classes, temperature and more.
+
+    Raises:
+        InputError: where the file was written by something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read(ABOUT))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} does not say which classes it knows; a .keras file that "
+            "Thaw wrote is needed"
+        ) from error
 
 
 def _drop_volatile(value):

@@ -131,6 +131,19 @@ class Evaluate(Section):
     top_k: Count
 
 
+Format = Annotated[
+    Literal["keras", "saved_model", "onnx", "litert", "openvino"],
+    one_of("keras", "saved_model", "onnx", "litert", "openvino"),
+]
+
+
+class Export(Section):
+    formats: list[Format] = Field(
+        description="a list of keras, saved_model, onnx, litert, openvino"
+    )
+    tolerance: Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
+
+
 class Params(Section):
     seed: Seed
     prepare: Prepare
@@ -140,6 +153,7 @@ class Params(Section):
     head: Head
     finetune: Finetune
     evaluate: Evaluate
+    export: Export
 
     @property
     def image_size(self) -> int:

@@ -11,6 +11,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,9 +50,14 @@ class Item:
 class Source:
     classes: list[str]
     splits: list[str]  # those the source brings
-    size: int  # images
+    sizes: dict[str, int]  # images of each split; train where it brings none
     items: Iterator[Item]
     ignored: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Images in all."""
+        return sum(self.sizes.values())
 
 
 def open_source(
@@ -87,7 +93,7 @@ def open_digits() -> Source:
         )
     )
     classes = [str(name) for name in digits.target_names]
-    return Source(classes, [], len(pixels), items)
+    return Source(classes, [], {"train": len(pixels)}, items)
 
 
 def _load_array(pixels: np.ndarray) -> tuple[str, Image.Image]:
@@ -130,25 +136,25 @@ def open_folder(path: str | Path) -> Source:
     ]
     trained = {d.name for split, d in class_folders if split == "train"}
     classes = sorted(trained)
-    size = 0
+    sizes = Counter()
     for split, folder in class_folders:
         if folder.name not in trained:
             raise InputError(f"class {folder.name} is in {split}, not in train")
-        files, skipped = _list_files(folder)
+        files, skipped = list_files(folder)
         found = len(files)
         ignored += skipped
         if not found:
             raise InputError(f"{folder} is empty: a class needs images")
-        size += found
+        sizes[split] += found
 
     def list_items() -> Iterator[Item]:
         for split, folder in class_folders:
             label = classes.index(folder.name)
-            for file in map(Path, _list_files(folder)[0]):
+            for file in map(Path, list_files(folder)[0]):
                 path = file.relative_to(root).as_posix()
                 yield Item(path, label, split, partial(_load_file, file))
 
-    return Source(classes, splits, size, list_items(), ignored)
+    return Source(classes, splits, sizes, list_items(), ignored)
 
 
 def _list_folders(folder: Path) -> list[Path]:
@@ -157,8 +163,8 @@ def _list_folders(folder: Path) -> list[Path]:
     )
 
 
-def _list_files(folder: Path) -> tuple[list[str], list[str]]:
-    """Of one class alone, as bare strings: there may be millions.
+def list_files(folder: Path) -> tuple[list[str], list[str]]:
+    """All below a folder, as bare strings: there may be millions.
 
     Returns:
         The files, and what is ignored: what is hidden, links to folders (DVC
@@ -228,7 +234,7 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
         for split in builder.info.splits
         if split not in named.values()
     ]
-    size = sum(builder.info.splits[named[s]].num_examples for s in splits)
+    sizes = {s: builder.info.splits[named[s]].num_examples for s in splits}
 
     def list_items() -> Iterator[Item]:
         for split in splits:
@@ -247,7 +253,7 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
                 yield Item(f"{name}/{split}/{row}", int(label), split, load)
 
     classes = list(kinds[1].names)
-    return Source(classes, splits, size, list_items(), ignored)
+    return Source(classes, splits, sizes, list_items(), ignored)
 
 
 def _find_builder(tfds, name: str, data_dir: str | None):

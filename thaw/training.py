@@ -8,6 +8,7 @@ import numpy as np
 
 from thaw.backend import keras
 from thaw.batches import Batches, feed
+from thaw.calibration import fit_temperature
 from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
 from thaw.errors import InputError
@@ -255,6 +256,12 @@ def train_model(
     rows = [[row[name] for name in columns] for row in keeper.curves]
     write_table(curves, columns, rows)
     return best.epoch, best.scores, start
+
+
+def measure_temperature(model: keras.Model, validation: Batches) -> float:
+    """That which calibrates a model's logits, by `fit_temperature`."""
+    logits = model.predict(feed(validation), verbose=0)
+    return fit_temperature(logits, validation.labels)
 
 
 def warn_of_guessing(scores: dict, classes: int) -> None:

@@ -1,0 +1,85 @@
+"""The model for production: each format re-scored by its own runtime."""
+
+import thaw.on_tensorflow  # noqa: F401, I001 (before Keras)
+
+import numpy as np
+
+from thaw import params
+from thaw.calibration import calibrate
+from thaw.card import write_card
+from thaw.console import run_stage, say, say_wrote
+from thaw.dataset import Dataset
+from thaw.environment import describe_environment
+from thaw.exports import PATHS, write_export
+from thaw.files import measure_size, new_folder, read_json, write_json
+from thaw.models import load_model, read_about
+from thaw.plan import Plan
+from thaw.runtimes import open_export
+from thaw.sources import open_source
+from thaw.verification import (
+    check_tolerance,
+    load_originals,
+    predict_each,
+    score_export,
+)
+
+PREPARED = "data/prepared"
+PLAN = "data/activations/plan.json"
+FINETUNED = "models/finetuned.keras"
+PROBABILITIES = "metrics/probabilities/finetuned.npy"
+PREPARE = "metrics/prepare.json"
+EVALUATE = "metrics/evaluate.json"
+EXPORT = "models/export"
+METRICS = "metrics/export.json"
+
+
+def main() -> None:
+    p = params.load()
+    dataset, about = Dataset(PREPARED), read_about(FINETUNED)
+    images, labels = dataset.open_images("test"), dataset.open_labels("test")
+    model = load_model(FINETUNED, images.shape[1:], len(dataset.classes))
+    reference = calibrate(np.load(PROBABILITIES), about["temperature"])
+    source = open_source(
+        p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir
+    )
+    index = list(dataset.read_index("test"))
+    with new_folder(EXPORT) as folder:
+        say(f"converting {FINETUNED} to {', '.join(p.export.formats)}")
+        for name in p.export.formats:
+            write_export(folder, name, model, about)
+        say(f"scoring each on {len(labels)} test images, packed and original")
+        runtimes = {
+            name: open_export(folder, name) for name in p.export.formats
+        }
+        packed = predict_each(runtimes, iter(images), len(images), "packed")
+        originals = predict_each(
+            runtimes, load_originals(source, index), len(index), "originals"
+        )
+        scores = {
+            name: score_export(packed[name], originals[name], reference, labels)
+            | {"bytes": measure_size(folder / PATHS[name])}
+            for name in p.export.formats
+        }
+        check_tolerance(scores, p.export.tolerance)
+        write_json(folder / "thaw.json", about)
+        write_card(
+            folder / "README.md",
+            params=p.model_dump(),
+            about=about,
+            plan=Plan.read(PLAN),
+            prepare=read_json(PREPARE),
+            evaluate=read_json(EVALUATE),
+            exports=scores,
+        )
+    write_json(METRICS, {**scores, "environment": describe_environment()})
+    for name, score in scores.items():
+        say(
+            f"{name}: accuracy {score['accuracy']:.3f}, of original images "
+            f"{score['originals_accuracy']:.3f}; differs by at most "
+            f"{score['max_difference']:.2g} from the model"
+        )
+    say_wrote(EXPORT, METRICS)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,414 @@
+"""The report: its numbers, whatever the names, and in a browser."""
+
+import csv
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from contextlib import chdir
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from stages import report
+from thaw.backbone import build_backbone
+from thaw.backend import keras
+from thaw.charts import draw_confusion, draw_curves
+from thaw.files import write_json, write_table
+from thaw.gradcam import TOP, map_heat, paint_heat
+from thaw.models import build_head, join_head
+from thaw.parts import LOGITS, get_part
+from thaw.preparation import DUPLICATES
+from thaw.report import MOST_ERRORS, describe_verdict, format_decimal
+
+ODD = '<script>alert(1)</script> & "x" Größe \u732b ' + "long" * 40
+TABLES = [
+    "metrics/predictions.csv",
+    "plots/scores.csv",
+    "plots/classes.csv",
+    "data/prepared/test/index.csv",
+]
+BROWSER = next(
+    filter(
+        None,
+        map(shutil.which, ("chromium", "chromium-browser", "google-chrome")),
+    ),
+    None,
+)
+
+
+class Page(HTMLParser):
+    """Elements and text of a page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements, self.text = [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def list_all(self, tag: str, attribute: str) -> list[str]:
+        return [
+            attributes[attribute]
+            for name, attributes in self.elements
+            if tag in (name, "*") and attribute in attributes
+        ]
+
+
+def write_report(folder: Path) -> Path:
+    """In this process, as DVC would in that folder."""
+    with chdir(folder):
+        report.main()
+    return folder / report.REPORT
+
+
+def change_table(path: Path, change) -> None:
+    """Has `change` change each row of a CSV."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        change(row)
+    write_table(path, list(rows[0]), (row.values() for row in rows))
+
+
+def list_numbers(value, name: str = "") -> dict[str, float]:
+    """The numbers in nested objects by their names with points."""
+    if isinstance(value, dict):
+        return {
+            inner: number
+            for key, item in value.items()
+            for inner, number in list_numbers(
+                item, f"{name}.{key}" if name else key
+            ).items()
+        }
+    return {} if isinstance(value, str) else {name: value}
+
+
+@pytest.fixture(scope="module")
+def page(reproduced, tmp_path_factory) -> Path:
+    path = reproduced.folder / report.REPORT
+    if path.exists():
+        return path
+    copy = reproduced.copy(tmp_path_factory.mktemp("report") / "project")
+    return write_report(copy.folder)
+
+
+@pytest.fixture(scope="module")
+def odd_page(reproduced, tmp_path_factory) -> Path:
+    """An odd name, no test image classified right, and much in quarantine."""
+    folder = tmp_path_factory.mktemp("odd") / "project"
+    reproduced.copy(folder)
+    classes = [ODD, "both", "down"]
+    write_json(folder / "data/prepared/classes.json", classes)
+
+    def rename(row):
+        row.update({k: ODD for k, v in row.items() if v == "across"})
+
+    def mistake(row):
+        wrong = [name for name in classes if name != row["actual"]]
+        row["finetuned"] = wrong[0]
+        row["path"] = f"{ODD}/{row['path']}"
+
+    for name in TABLES:
+        change_table(folder / name, rename)
+    change_table(folder / "metrics/predictions.csv", mistake)
+    write_table(
+        folder / "data/prepared/quarantine.csv",
+        ["path", "class", "split", "reason"],
+        [(f"{number}{ODD}", ODD, "", "broken") for number in range(57)],
+    )
+    write_table(
+        folder / "data/prepared/duplicates.csv",
+        DUPLICATES,
+        [(ODD, "train", ODD, ODD, "test", ODD, "0.990", "kept")],
+    )
+    return write_report(folder)
+
+
+@pytest.fixture(scope="module")
+def perfect_page(reproduced, tmp_path_factory) -> Path:
+    """Sixty classes and not one error; the model is not even there."""
+    folder = tmp_path_factory.mktemp("perfect") / "project"
+    reproduced.copy(folder)
+    classes = [f"class {number}" for number in range(60)]
+    write_json(folder / "data/prepared/classes.json", classes)
+    (folder / "models/finetuned.keras").unlink()
+    write_table(
+        folder / "metrics/predictions.csv",
+        ["path", "actual", "head", "finetuned", "finetuned_calibrated"],
+        [(f"{name}.jpg", name, classes[0], name, 0.9) for name in classes],
+    )
+    write_table(
+        folder / "plots/scores.csv",
+        ["model", "class", "precision", "recall", "f1", "images"],
+        [
+            (model, name, 0.5, 0.5, 0.01 * number, 1)
+            for model in ("head", "finetuned")
+            for number, name in reversed(list(enumerate(classes)))
+        ],
+    )
+    write_table(
+        folder / "plots/classes.csv",
+        ["class", "split", "images"],
+        [
+            (name, split, 1)
+            for split in ("train", "validation", "test")
+            for name in classes
+        ],
+    )
+    return write_report(folder)
+
+
+def test_page_has_every_number_of_evaluate(page):
+    evaluate = json.loads((page.parent / "metrics/evaluate.json").read_text())
+    shown = [
+        (attributes["data-metric"], attributes["data-value"])
+        for _, attributes in Page(page).elements
+        if "data-metric" in attributes
+    ]
+    numbers = list_numbers(evaluate)
+    assert dict.fromkeys(key for key, _ in shown).keys() == numbers.keys()
+    for key, value in shown:
+        assert float(value) == numbers[key]
+
+
+def test_same_results_give_the_same_bytes(page, reproduced, tmp_path):
+    again = write_report(reproduced.copy(tmp_path / "project").folder)
+    assert again.read_bytes() == page.read_bytes()
+
+
+def test_page_needs_no_other_file(page, odd_page, perfect_page):
+    for path in (page, odd_page, perfect_page):
+        parsed = Page(path)
+        assert "script" not in {tag for tag, _ in parsed.elements}
+        addresses = parsed.list_all("img", "src")
+        addresses += parsed.list_all("link", "href")
+        assert addresses
+        assert all(address.startswith("data:") for address in addresses)
+        text = path.read_text(encoding="utf-8")
+        assert "@import" not in text
+        assert "url(http" not in text
+
+
+def test_links_lead_to_sections_and_ids_are_unique(page, odd_page):
+    for path in (page, odd_page):
+        parsed = Page(path)
+        ids = Counter(parsed.list_all("*", "id"))
+        assert set(ids.values()) == {1}
+        links = parsed.list_all("a", "href")
+        links += parsed.list_all("use", "xlink:href")
+        assert {link.removeprefix("#") for link in links} <= ids.keys()
+
+
+def test_page_is_ordered_for_a_screen_reader(page):
+    elements = Page(page).elements
+    levels = [int(t[1]) for t, _ in elements if re.fullmatch("h[1-6]", t)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert ("html", {"lang": "en"}) in elements
+    for tag, attributes in elements:
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "th":
+            assert attributes["scope"] in ("row", "col")
+        if attributes.get("role") in ("img", "region"):
+            assert attributes["aria-label"]
+    tags = Counter(tag for tag, _ in elements)
+    assert tags["caption"] == tags["table"]
+
+
+def test_odd_names_stay_text_and_worst_errors_come_first(odd_page):
+    parsed = Page(odd_page)
+    assert ODD in parsed.text
+    assert f"A test image of class {ODD}" in parsed.list_all("img", "alt")
+    with (odd_page.parent / "metrics/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rows.sort(key=lambda row: -float(row["finetuned_calibrated"]))
+    rows = rows[:MOST_ERRORS]
+    places = [parsed.text.index(row["path"]) for row in rows]
+    assert places == sorted(places)
+    pictures = [
+        source
+        for source in parsed.list_all("img", "src")
+        if source.startswith("data:image/jpeg")
+    ]
+    assert len(pictures) == 2 * len(rows)
+
+
+def test_long_lists_say_what_they_leave_out(page, odd_page):
+    text = Page(odd_page).text
+    assert "57 images, with the reason" in text
+    assert "the first 50; 7 more in data/prepared/quarantine.csv" in text
+    assert f"49{ODD}" in text
+    assert f"50{ODD}" not in text
+    assert "1 pair" in text
+    assert "Empty: every image could be read" in Page(page).text
+    pictures = [
+        [alt for alt in Page(path).list_all("img", "alt") if "copies" in alt]
+        for path in (page, odd_page)
+    ]
+    assert list(map(len, pictures)) == [0, 1]
+
+
+def test_many_classes_and_no_error(perfect_page):
+    text = Page(perfect_page).text
+    assert "There are none" in text
+    assert "every test image is classified right" in text
+    assert "35 more classes" in text
+    weakest = text.index("Scores of each class")
+    assert text.index("class 0", weakest) < text.index("class 1", weakest)
+    assert "heat map" in perfect_page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "shipped", "blocks", "expected"),
+    [
+        ("better", "finetuned", 1, "Fine-tuning 1 block helped: 0.900 against"),
+        ("worse", "finetuned", 3, "Fine-tuning 3 blocks did harm: 0.900"),
+        ("within noise", "finetuned", 0, "Training the head further makes no"),
+        ("within noise", "finetuned", "all", "Fine-tuning all 16 blocks and"),
+        ("within noise", "head", 2, "No epoch of fine-tuning 2 blocks beat"),
+    ],
+)
+def test_verdict(verdict, shipped, blocks, expected):
+    evaluate = {
+        "head": {"accuracy": 0.8},
+        "finetuned": {"accuracy": 0.9},
+        "n": 1000,
+        "gain_verdict": verdict,
+    }
+    finetune = {"shipped": shipped, "blocks": 16}
+    sentence = describe_verdict(evaluate, finetune, blocks)
+    assert sentence.startswith(expected)
+    assert "1,000 test images" in sentence
+
+
+def test_small_numbers_do_not_become_zero():
+    assert format_decimal(0.00012) == "0.00012"
+    assert format_decimal(-0.25) == "\N{MINUS SIGN}0.250"
+    assert format_decimal(0) == "0.000"
+
+
+def test_heat_is_that_of_a_true_gradient():
+    tensorflow = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the gradient to compare with is TensorFlow's")
+    rng = np.random.default_rng(0)
+    (weights,) = (ROOT / "weights").glob("*.weights.h5")
+    head = build_head(1280, 4, dropout=0.5)
+    head.set_weights([rng.uniform(0.5, 2, w.shape) for w in head.get_weights()])
+    head.get_layer(LOGITS).kernel.assign(rng.normal(0, 1, (1280, 4)))
+    backbone = build_backbone("EfficientNetB0", "file", weights, 96)
+    model = join_head(backbone, head)
+    images = rng.integers(0, 256, (5, 96, 96, 3), np.uint8)
+    classes = np.array([3, 0, 1, 2, 0])
+
+    top = get_part(model, "image", TOP)
+    activations = top(images.astype(np.float32), training=False)
+    with tensorflow.GradientTape() as tape:
+        tape.watch(activations)
+        logits = get_part(model, TOP, LOGITS)(activations, training=False)
+        own = tensorflow.gather(logits, classes, batch_dims=1)
+    gradients = tape.gradient(own, activations).numpy()
+    weights = gradients.mean(axis=(1, 2), keepdims=True)
+    expected = np.maximum((activations.numpy() * weights).sum(axis=-1), 0)
+    most = expected.max(axis=(1, 2), keepdims=True)
+    expected /= np.where(most > 0, most, 1)
+
+    heat = map_heat(model, images, classes)
+    assert heat.shape == (5, 3, 3)
+    assert (most > 0).any()
+    np.testing.assert_allclose(heat, expected, atol=1e-3)
+
+
+def test_heat_is_painted_where_it_is():
+    image = np.full((40, 40, 3), 100, np.uint8)
+    painted = paint_heat(image, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    assert painted.shape == image.shape
+    assert (painted[-1, -1] == 100).all()
+    assert painted[0, 0, 0] > 150
+
+
+def test_charts_take_colours_and_names_as_they_are():
+    names = [f"{ODD} ${number}$" for number in range(30)]
+    chart = draw_confusion(np.eye(30, dtype=int), names)
+    assert "#0101" not in chart
+    assert "var(--ink)" in chart or "var(--muted)" in chart
+    assert chart == draw_confusion(np.eye(30, dtype=int), names)
+    ticks = [text.text for text in ElementTree.fromstring(chart).iter()]
+    assert any(tick and tick.endswith("$2$") for tick in ticks)
+
+
+def test_curves_of_one_epoch_and_no_kept_one():
+    row = {"accuracy": "0.5", "val_accuracy": "nan"}
+    chart = draw_curves(
+        "Accuracy",
+        "accuracy",
+        {"head": [row], "finetune": [row, row]},
+        {"head": 1, "finetune": 0},
+    )
+    assert "fine-tuning" in chart
+    ElementTree.fromstring(chart)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not BROWSER:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox"]
+        )
+        yield started
+        started.close()
+
+
+def watch_page(shown) -> tuple[list[str], list[str]]:
+    """What it says on the console, and what it asks for, from now on."""
+    said, asked = [], []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("request", lambda request: asked.append(request.url))
+    return said, asked
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_browser_shows_it_whole(
+    browser, width, scheme, page, odd_page, perfect_page
+):
+    for path in (page, odd_page, perfect_page):
+        shown = browser.new_page(
+            viewport={"width": width, "height": 800}, color_scheme=scheme
+        )
+        said, asked = watch_page(shown)
+        shown.goto(path.as_uri())
+        assert shown.evaluate(
+            "document.documentElement.scrollWidth <= innerWidth"
+        )
+        assert said == []
+        assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+        shown.close()
+
+
+def test_print_shows_what_is_folded(browser, page):
+    shown = browser.new_page()
+    shown.goto(page.as_uri())
+    folded = shown.get_by_text("backbone.weights", exact=True)
+    assert not folded.is_visible()
+    shown.emulate_media(media="print", color_scheme="dark")
+    assert folded.is_visible()
+    background = shown.evaluate("getComputedStyle(document.body).background")
+    assert "rgb(255, 255, 255)" in background
+    shown.close()

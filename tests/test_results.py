@@ -1,0 +1,485 @@
+"""Scores, comparisons, predictions, exports, and what a change would cost."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import RERUNS
+from sklearn import metrics as sk
+
+from thaw.calibration import calibrate, fit_temperature, measure_calibration
+from thaw.comparison import compare_hits
+from thaw.errors import InputError
+from thaw.forecast import list_reruns
+from thaw.images import decode_image
+from thaw.metrics import rank_labels, score_predictions
+from thaw.models import read_about
+from thaw.predictions import read_hits
+from thaw.verification import check_tolerance, score_export
+
+RNG = np.random.default_rng(0)
+
+
+def read(path):
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_are_those_of_a_hand_count():
+    probabilities = np.array(
+        [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6]]
+    )
+    labels = np.array([0, 1, 1, 2])
+    scores = score_predictions(probabilities, labels, 1.0, top_k=2)
+    assert scores["accuracy"] == 0.75 and scores["top2"] == 1
+    expected = -np.log([0.7, 0.6, 0.3, 0.6]).mean()
+    assert scores["loss"] == pytest.approx(expected)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    # Wilson's interval for 3 of 4.
+    assert scores["accuracy_ci_low"] == pytest.approx(0.3006, abs=1e-4)
+    assert scores["accuracy_ci_high"] == pytest.approx(0.9544, abs=1e-4)
+
+
+def test_top_k_beyond_the_classes_counts_all():
+    thirds = np.full((4, 3), 1 / 3)
+    scores = score_predictions(thirds, np.arange(4) % 3, 1.0, 5)
+    assert scores["top5"] == 1
+
+
+def test_calibration_error_is_confidence_minus_accuracy():
+    sure = np.tile([0.9, 0.1], (10, 1))
+    labels = np.array([0] * 6 + [1] * 4)
+    assert measure_calibration(sure, labels) == pytest.approx(0.3)
+    assert measure_calibration(np.tile([1.0, 0.0], (5, 1)), np.zeros(5)) == 0
+
+
+def test_a_rank_is_a_place_and_ties_go_to_the_first_class():
+    probabilities = np.array(
+        [[0.5, 0.3, 0.2], [0.4, 0.4, 0.2], [0.4, 0.4, 0.2]]
+    )
+    assert rank_labels(probabilities, np.array([2, 0, 1])).tolist() == [3, 1, 2]
+
+
+def test_temperature_scaling_undoes_too_much_confidence():
+    logits = RNG.normal(size=(4000, 5))
+    labels = (logits + RNG.gumbel(size=logits.shape)).argmax(axis=1)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3, rel=0.1)
+    proud = np.exp(3 * logits) / np.exp(3 * logits).sum(axis=1, keepdims=True)
+    modest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(calibrate(proud, 3.0), modest, rtol=1e-4)
+    assert measure_calibration(modest, labels) < 0.03
+    assert measure_calibration(proud, labels) > 0.2
+
+
+def test_without_an_error_there_is_nothing_to_fit():
+    logits = 5 * np.eye(3)
+    assert fit_temperature(logits, np.arange(3)) == 1
+
+
+def test_certain_predictions_stay_finite():
+    certain = np.array([[1, 0, 0]], np.float32)
+    assert np.isfinite(calibrate(certain, 0.2)).all()
+
+
+def pair(both, before, after, neither):
+    """Hits of two models: images that both, one or none of them has right."""
+    first = [1] * both + [1] * before + [0] * after + [0] * neither
+    second = [1] * both + [0] * before + [1] * after + [0] * neither
+    return np.array(first, bool), np.array(second, bool)
+
+
+def test_the_comparison_is_the_published_one():
+    """Newcombe (1998), Table II: 20, 12, 2 and 16 of 50, method 10."""
+    found = compare_hits(*pair(20, 2, 12, 16))
+    assert found.difference == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.0562, abs=1e-4)
+    assert found.high == pytest.approx(0.3292, abs=1e-4)
+    # Exact McNemar: 2 or fewer, or 12 or more, of 14 at even odds.
+    assert found.p_value == pytest.approx(2 * (1 + 14 + 91) / 2**14)
+    assert found.judge() == "better"
+    assert compare_hits(*pair(20, 12, 2, 16)).judge() == "worse"
+
+
+def test_what_is_not_sure_is_noise():
+    assert compare_hits(*pair(90, 3, 7, 0)).judge() == "within noise"
+    assert compare_hits(*pair(10, 0, 0, 5)).p_value == 1
+    # Enough by itself, not among many.
+    found = compare_hits(*pair(20, 2, 12, 16))
+    assert found.judge(0.2) == "within noise"
+
+
+@pytest.fixture(scope="module")
+def results(reproduced):
+    """metrics/evaluate.json, the table, labels and probabilities."""
+    folder = reproduced.folder
+    classes = json.loads((folder / "data/prepared/classes.json").read_text())
+    table = read(folder / "metrics/predictions.csv")
+    labels = np.array([classes.index(row["actual"]) for row in table])
+    probabilities = {
+        name: np.load(folder / f"metrics/probabilities/{name}.npy")
+        for name in ("head", "finetuned")
+    }
+    scores = json.loads((folder / "metrics/evaluate.json").read_text())
+    return scores, table, labels, probabilities
+
+
+@pytest.mark.parametrize("model", ["head", "finetuned"])
+def test_metrics_can_be_recomputed_from_the_table(results, model):
+    scores, table, labels, probabilities = results
+    scores, predicted = scores[model], probabilities[model]
+    got = np.array([row[model] for row in table])
+    actual = np.array([row["actual"] for row in table])
+    assert scores["accuracy"] == sk.accuracy_score(actual, got)
+    assert scores["macro_f1"] == pytest.approx(
+        sk.f1_score(actual, got, average="macro", zero_division=0)
+    )
+    assert scores["loss"] == pytest.approx(sk.log_loss(labels, predicted))
+    calibrated = calibrate(predicted, scores["temperature"])
+    assert scores["calibrated_loss"] == pytest.approx(
+        sk.log_loss(labels, calibrated)
+    )
+    rows = np.arange(len(labels))
+    for column, values in {
+        "probability": predicted.max(axis=1),
+        "calibrated": calibrated.max(axis=1),
+        "actual_probability": predicted[rows, labels],
+        "actual_rank": rank_labels(predicted, labels),
+    }.items():
+        read = np.array([row[f"{model}_{column}"] for row in table])
+        assert np.array_equal(read.astype(np.float32), np.float32(values))
+
+
+def test_each_class_has_its_precision_and_recall(reproduced, results):
+    _, _, labels, probabilities = results
+    predicted = probabilities["finetuned"].argmax(axis=1)
+    precision, recall, *_ = sk.precision_recall_fscore_support(
+        labels, predicted, zero_division=0
+    )
+    rows = [
+        row
+        for row in read(reproduced.folder / "plots/scores.csv")
+        if row["model"] == "finetuned"
+    ]
+    assert [float(row["precision"]) for row in rows] == precision.tolist()
+    assert [float(row["recall"]) for row in rows] == recall.tolist()
+
+
+def test_the_gain_is_judged_pair_by_pair(results):
+    scores, _, labels, probabilities = results
+    head, finetuned = (
+        p.argmax(axis=1) == labels for p in probabilities.values()
+    )
+    expected = compare_hits(head, finetuned)
+    assert scores["gain"] == expected.difference
+    assert scores["gain_p_value"] == expected.p_value
+    assert scores["gain_verdict"] == expected.judge()
+    assert scores["gain_ci_low"] <= scores["gain"] <= scores["gain_ci_high"]
+
+
+def thaw(project, *arguments):
+    done = project.run(sys.executable, "-m", "thaw", *arguments)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def committed(reproduced, tmp_path_factory):
+    """With its results in Git, and its predictions free to change."""
+    project = reproduced.copy(tmp_path_factory.mktemp("committed") / "project")
+    for command in (["add", "--all"], ["commit", "--quiet", "-m", "results"]):
+        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    return project
+
+
+def test_two_runs_are_compared_by_image(committed):
+    path = committed.folder / "metrics/predictions.csv"
+    table = path.read_text()
+    done = thaw(committed, "compare")
+    assert done.returncode == 0 and ": within noise" in done.stdout
+    with path.open(newline="") as file:
+        images, hits = read_hits(file, "finetuned")
+    assert [name for _, name in images] and len(hits) == len(images)
+
+    # All wrong, and in another order.
+    head, *lines = table.splitlines()
+    column = head.split(",").index("finetuned")
+    lines = [line.split(",") for line in reversed(lines)]
+    for line in lines:
+        line[column] = "nothing"
+    path.write_text("\n".join([head, *map(",".join, lines)]) + "\n")
+    done = thaw(committed, "compare", "HEAD", "--json")
+    about = json.loads(done.stdout)
+    assert about["verdict"] == "worse" and about["after"] == 0
+    assert about["lost"] == hits.sum() and about["n"] == len(images)
+    assert set(about["classes"]) == {"across", "both", "down"}
+
+    # Another test set.
+    path.write_text(table.replace(table.splitlines()[1][:64], "0" * 64))
+    done = thaw(committed, "compare")
+    assert done.returncode == 1 and "test images differ" in done.stderr
+    path.write_text(table)
+    done = thaw(committed, "compare", "nowhere")
+    assert "nowhere is no Git revision and no DVC experiment" in done.stderr
+
+
+def test_the_model_is_an_artifact_of_the_registry(committed, tmp_path):
+    tag = ["git", "tag", "-a", "classifier@v1.0.0", "-m", "first"]
+    subprocess.run(tag, cwd=committed.folder, check=True)
+    target = tmp_path / "model.keras"
+    committed.dvc("artifacts", "get", ".", "classifier", "--out", str(target))
+    shipped = committed.folder / "models/finetuned.keras"
+    assert target.read_bytes() == shipped.read_bytes()
+
+
+def test_a_model_brings_its_classes_temperature_and_size(reproduced):
+    about = read_about(reproduced.folder / "models/finetuned.keras")
+    assert about["classes"] == ["across", "both", "down"]
+    assert about["image_size"] == 32 and about["fit"] == "squash"
+    metrics = json.loads(
+        (reproduced.folder / "metrics/finetune.json").read_text()
+    )
+    assert about["temperature"] == metrics["temperature"]
+
+
+def test_predictions_are_those_of_the_test_split(reproduced, results, tmp_path):
+    """The original files, through the program, against `evaluate`'s table."""
+    scores, table, _, probabilities = results
+    files = [f"data/raw/{row['path']}" for row in table]
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    done = thaw(
+        reproduced, "predict", "models/finetuned.keras", *files, str(bad),
+        "--format", "csv", "--top-k", "9", "--threshold", "0.5",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert f"can't read {bad}" in done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["path"] for row in rows] == files
+    calibrated = calibrate(
+        probabilities["finetuned"], scores["finetuned"]["temperature"]
+    )
+    answers = 0
+    for row, expected, one in zip(rows, calibrated, table, strict=True):
+        assert row["class_1"] == one["finetuned"]
+        assert float(row["probability_1"]) == pytest.approx(
+            expected.max(), abs=1e-4
+        )
+        total = sum(float(row[f"probability_{k}"]) for k in (1, 2, 3))
+        assert total == pytest.approx(1, abs=1e-4)
+        likely = float(row["probability_1"]) >= 0.5
+        assert row["prediction"] == (row["class_1"] if likely else "")
+        answers += likely
+    assert answers > 0
+
+
+def test_a_folder_becomes_json_and_nothing_is_an_error(reproduced, tmp_path):
+    done = thaw(
+        reproduced, "predict", "models/finetuned.keras", "data/raw/down",
+        "--format", "json",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert len(found) == 10 and len(found[0]["top"]) == 3
+    (tmp_path / "notes.txt").write_text("no picture")
+    for model, path, message in [
+        ("models/finetuned.keras", tmp_path, "none of these files"),
+        ("models/head.keras", "data/raw/down", "takes features"),
+        ("dvc.yaml", "data/raw/down", "which classes it knows"),
+        ("nowhere.keras", "data/raw/down", "nowhere.keras"),
+    ]:
+        done = thaw(reproduced, "predict", model, str(path))
+        assert done.returncode == 1 and message in done.stderr
+
+
+@pytest.fixture
+def inside(reproduced, monkeypatch):
+    monkeypatch.chdir(reproduced.folder)
+    return reproduced
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, []),
+        *RERUNS,
+        (
+            {"finetune__blocks": 5},
+            ["prefix", "finetune", "evaluate", "report", "export"],
+        ),
+    ],
+    ids=lambda x: "-".join(x) or "nothing",
+)
+def test_a_plan_lists_what_dvc_runs(inside, change, expected):
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    for name, value in change.items():
+        section, key = name.split("__")
+        values[section][key] = value
+    assert sorted(list_reruns(values)) == sorted(expected)
+
+
+def test_a_plan_tells_depth_time_and_bytes_and_changes_nothing(reproduced):
+    before = (reproduced.folder / "params.yaml").read_bytes()
+    done = thaw(reproduced, "plan", "-S", "finetune.blocks=3")
+    assert done.returncode == 0, done.stderr
+    assert "thawed: block6c, block6d, block7a" in done.stdout
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    assert "extract" not in lines
+    for stage in ("prefix", "finetune", "evaluate", "all"):
+        assert " s " in lines[stage] and "B" in lines[stage]
+    assert (reproduced.folder / "params.yaml").read_bytes() == before
+    done = thaw(reproduced, "plan", "-S", "finetune.blocks=17")
+    assert done.returncode == 1 and "allowed: 0 to 16" in done.stderr
+    done = thaw(reproduced, "plan", "-S", "finetune.block=1")
+    assert done.returncode == 1 and "finetune.block" in done.stderr
+
+
+# Each runs where neither Thaw nor TensorFlow nor Keras is at hand.
+ALONE = (
+    "import sys; sys.modules.update(thaw=None, tensorflow=None, keras=None)\n"
+)
+RUNTIMES = {
+    "onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession("models/export/classifier.onnx")
+(result,) = session.run(["probabilities"], {"images": image[None]})
+about = session.get_modelmeta().custom_metadata_map
+classes = json.loads(about["classes"])
+""",
+    "litert": """
+import zipfile
+from ai_edge_litert.interpreter import Interpreter
+path = "models/export/classifier.tflite"
+interpreter = Interpreter(path)
+(given,) = interpreter.get_input_details()
+(made,) = interpreter.get_output_details()
+interpreter.resize_tensor_input(given["index"], image[None].shape)
+interpreter.allocate_tensors()
+interpreter.set_tensor(given["index"], image[None])
+interpreter.invoke()
+result = interpreter.get_tensor(made["index"])
+classes = zipfile.ZipFile(path).read("labels.txt").decode().splitlines()
+""",
+    "openvino": """
+sys.modules["openvino_telemetry"] = None
+import openvino
+core = openvino.Core()
+model = core.read_model("models/export/openvino/classifier.xml")
+hint = {"INFERENCE_PRECISION_HINT": "f32"}
+result = core.compile_model(model, "CPU", hint)(image[None])["probabilities"]
+classes = json.loads(model.get_rt_info("thaw").value)["classes"]
+""",
+    "saved_model": """
+del sys.modules["tensorflow"], sys.modules["keras"]
+import tensorflow
+loaded = tensorflow.saved_model.load("models/export/saved_model")
+serve = loaded.signatures["serving_default"]
+result = serve(images=tensorflow.constant(image[None]))["probabilities"].numpy()
+with open("models/export/saved_model/assets.extra/thaw.json") as file:
+    classes = json.load(file)["classes"]
+""",
+    "keras": """
+del sys.modules["tensorflow"], sys.modules["keras"]
+import keras, zipfile
+path = "models/export/classifier.keras"
+result = keras.models.load_model(path).predict(image[None], verbose=0)
+about = zipfile.ZipFile(path).read("assets/thaw.json")
+classes = json.loads(about)["classes"]
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def exported(reproduced, tmp_path_factory):
+    """Every format, of a model that crops."""
+    project = reproduced.copy(tmp_path_factory.mktemp("exported") / "project")
+    project.set(export__formats=list(RUNTIMES))
+    done = project.run(sys.executable, "-m", "stages.export")
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_an_export_needs_nothing_but_its_runtime(
+    exported, results, name, tmp_path
+):
+    scores, table, _, probabilities = results
+    file = exported.folder / "data/raw" / table[0]["path"]
+    image = decode_image(file.read_bytes())
+    assert image.size != (32, 32)
+    np.save(tmp_path / "image.npy", np.asarray(image))
+    program = (
+        f"{ALONE}import json, numpy\n"
+        f"image = numpy.load({str(tmp_path / 'image.npy')!r})\n"
+        f"{RUNTIMES[name]}"
+        "print(json.dumps([result.tolist(), classes]))"
+    )
+    done = exported.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    (result,), classes = json.loads(done.stdout.splitlines()[-1])
+    assert classes == ["across", "both", "down"]
+    expected = calibrate(
+        probabilities["finetuned"][:1], scores["finetuned"]["temperature"]
+    )
+    # LiteRT resizes stripes without antialiasing.
+    limit = {"litert": 0.5, "openvino": 1e-3}.get(name, 0.02)
+    assert np.abs(np.array(result) - expected[0]).max() < limit
+
+
+def test_exports_are_scored_by_their_runtimes(exported, results):
+    scores, *_ = results
+    metrics = json.loads((exported.folder / "metrics/export.json").read_text())
+    assert set(RUNTIMES) < set(metrics)
+    for name in RUNTIMES:
+        score = metrics[name]
+        assert score["max_difference"] < (0.02 if name == "litert" else 1e-4)
+        assert score["accuracy"] == scores["finetuned"]["accuracy"]
+        assert score["originals_gap"] == pytest.approx(
+            score["originals_accuracy"] - score["accuracy"]
+        )
+        assert score["bytes"] > 10**6
+    assert metrics["openvino"]["originals_max_difference"] < 1e-3
+    card = (exported.folder / "models/export/README.md").read_text()
+    for text in (
+        "## Intended use",
+        "## Limitations",
+        "classifier.onnx",
+        "across",
+    ):
+        assert text in card
+    assert "{" not in card
+
+
+def test_an_exported_keras_file_predicts_as_the_shipped_one(exported):
+    answers = [
+        thaw(
+            exported, "predict", model, "data/raw/both", "--format", "csv"
+        ).stdout
+        for model in (
+            "models/finetuned.keras",
+            "models/export/classifier.keras",
+        )
+    ]
+    first, second = (list(csv.reader(io.StringIO(text))) for text in answers)
+    assert len(first) == 11
+    for a, b in zip(first[1:], second[1:], strict=True):
+        assert a[:2] == b[:2]
+        assert float(a[3]) == pytest.approx(float(b[3]), abs=1e-4)
+
+
+def test_an_export_that_says_something_else_is_refused():
+    reference = np.array([[0.9, 0.1], [0.2, 0.8]])
+    labels = np.array([0, 1])
+    score = score_export(reference + 0.05, reference, reference, labels)
+    assert score["max_difference"] == pytest.approx(0.05)
+    assert score["accuracy"] == 1 and score["originals_gap"] == 0
+    check_tolerance({"onnx": score}, 0.06)
+    with pytest.raises(InputError, match=r"export onnx differs by 0.05"):
+        check_tolerance({"onnx": score}, 0.04)
+    broken = score_export(reference * np.nan, reference, reference, labels)
+    with pytest.raises(InputError, match="differs by nan"):
+        check_tolerance({"onnx": broken}, 0.5)

@@ -1,0 +1,102 @@
+"""`python -m thaw`: what is done with runs and models besides `dvc repro`."""
+
+import argparse
+import signal
+import sys
+
+from thaw.console import fail
+from thaw.errors import InputError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m thaw", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    predict = commands.add_parser(
+        "predict", help="classes of pictures, with calibrated probabilities"
+    )
+    predict.add_argument("model", help="models/finetuned.keras, say")
+    predict.add_argument(
+        "paths", nargs="+", help="pictures, or folders of them"
+    )
+    predict.add_argument(
+        "--format", choices=["table", "csv", "json"], default="table"
+    )
+    predict.add_argument(
+        "--top-k", type=parse_count, default=3, help="classes to name"
+    )
+    predict.add_argument(
+        "--threshold",
+        type=parse_share,
+        default=0.0,
+        help="give no answer below this probability (0 to 1)",
+    )
+    predict.add_argument(
+        "--precision",
+        choices=["float32", "bfloat16", "auto"],
+        default="float32",
+        help="float32 is what the scores are of; bfloat16 is faster on "
+        "processors that have it",
+    )
+
+    compare = commands.add_parser(
+        "compare", help="this run's test predictions against another's"
+    )
+    compare.add_argument(
+        "rev",
+        nargs="?",
+        default="HEAD",
+        help="a Git revision or a DVC experiment (HEAD)",
+    )
+    compare.add_argument(
+        "--model", choices=["finetuned", "head"], default="finetuned"
+    )
+    compare.add_argument("--json", action="store_true", dest="json_output")
+
+    plan = commands.add_parser(
+        "plan", help="what would be thawed and run again, and at what cost"
+    )
+    plan.add_argument(
+        "-S",
+        "--set-param",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as in `dvc exp run -S`",
+    )
+    return parser
+
+
+def parse_count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise ValueError
+    return count
+
+
+def parse_share(text: str) -> float:
+    if not 0 <= (share := float(text)) <= 1:
+        raise ValueError
+    return share
+
+
+def main() -> None:
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `... | head`
+    arguments = vars(make_parser().parse_args())
+    command = arguments.pop("command")
+    try:
+        if command == "predict":
+            from thaw.prediction import main as run
+        elif command == "compare":
+            from thaw.revisions import main as run
+        else:
+            from thaw.forecast import main as run
+        run(**arguments)
+    except (InputError, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

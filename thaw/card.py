@@ -1,0 +1,44 @@
+"""The model card: what a model is, what it was made of, how good it is.
+
+Its sections are those of Mitchell et al., Model Cards for Model Reporting,
+arXiv:1810.03993, its head what Hugging Face reads.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from thaw.exports import PATHS
+from thaw.plan import Plan
+from thaw.rendering import render
+
+
+def write_card(
+    path: str | Path,
+    params: dict[str, Any],
+    about: dict[str, Any],
+    plan: Plan,
+    prepare: dict[str, Any],
+    evaluate: dict[str, Any],
+    exports: dict[str, dict],
+) -> None:
+    """Writes Markdown.
+
+    Args:
+        path: the file.
+        params: all parameters.
+        about: what travels with the model.
+        plan: which blocks were thawed.
+        prepare, evaluate: the metrics of these stages.
+        exports: the metrics of each export.
+    """
+    text = render(
+        "card.md",
+        params=params,
+        about=about,
+        plan=plan,
+        prepare=prepare,
+        evaluate=evaluate,
+        exports=exports,
+        paths=PATHS,
+    )
+    Path(path).write_text(text, encoding="utf-8")

@@ -1,0 +1,122 @@
+"""Two models on the same images: is one of them better?"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# Of a verdict, and of every interval: 95 %.
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Hits of two models on the same images, paired.
+
+    Attributes:
+        n: images.
+        before, after: images that each model classifies right.
+        lost, gained: images that only the first, only the second does.
+        low, high: 95 % interval of the difference of the accuracies.
+        p_value: exact McNemar test of no difference.
+    """
+
+    n: int
+    before: int
+    after: int
+    lost: int
+    gained: int
+    low: float
+    high: float
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        return (self.after - self.before) / self.n
+
+    def judge(self, p_value: float | None = None) -> str:
+        """Better, worse or within noise.
+
+        Args:
+            p_value: one that takes into account how many comparisons were
+                made; None: this one's own.
+        """
+        if (self.p_value if p_value is None else p_value) >= SIGNIFICANCE:
+            return "within noise"
+        return "better" if self.gained > self.lost else "worse"
+
+    def describe(self) -> str:
+        return (
+            f"{self.judge()}, {self.difference:+.3f} ({self.low:+.3f} to "
+            f"{self.high:+.3f}) on {self.n} images: {self.gained} right now, "
+            f"{self.lost} no longer; p {self.p_value:.2g}"
+        )
+
+
+def compare_hits(before: np.ndarray, after: np.ndarray) -> Comparison:
+    """Compares (n,) bool with (n,) bool, the same images in the same order."""
+    from scipy.stats import binomtest
+
+    lost = int((before & ~after).sum())
+    gained = int((after & ~before).sum())
+    changed = lost + gained
+    low, high = measure_interval(before, after)
+    return Comparison(
+        n=len(before),
+        before=int(before.sum()),
+        after=int(after.sum()),
+        lost=lost,
+        gained=gained,
+        low=low,
+        high=high,
+        p_value=float(binomtest(gained, changed).pvalue) if changed else 1.0,
+    )
+
+
+def measure_interval(
+    before: np.ndarray, after: np.ndarray
+) -> tuple[float, float]:
+    """95 % interval of the difference of two paired proportions.
+
+    Method 10 of Newcombe, Improved confidence intervals for the difference
+    between binomial proportions based on paired data, Statistics in Medicine
+    17 (1998): from the Wilson interval of each, with their correlation.
+
+    Args:
+        before, after: (n,) bool.
+
+    Returns:
+        Lowest and highest of mean(after) - mean(before).
+    """
+    from scipy.stats import binomtest
+
+    n = len(before)
+    (p1, l1, u1), (p2, l2, u2) = (
+        (
+            hits.mean(),
+            *binomtest(int(hits.sum()), n).proportion_ci(
+                1 - SIGNIFICANCE, "wilson"
+            ),
+        )
+        for hits in (after, before)
+    )
+    both, neither = int((after & before).sum()), int((~after & ~before).sum())
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    margins = math.prod(
+        (both + gained, lost + neither, both + lost, gained + neither)
+    )
+    product = both * neither - gained * lost
+    if product > n / 2:  # the continuity correction of the method
+        product -= n / 2
+    elif product >= 0:
+        product = 0
+    phi = product / math.sqrt(margins) if margins else 0.0
+    below = (p1 - l1) ** 2 + (u2 - p2) ** 2
+    below -= 2 * phi * (p1 - l1) * (u2 - p2)
+    above = (u1 - p1) ** 2 + (p2 - l2) ** 2
+    above -= 2 * phi * (u1 - p1) * (p2 - l2)
+    difference = p1 - p2
+    return (
+        float(difference - math.sqrt(max(below, 0))),
+        float(difference + math.sqrt(max(above, 0))),
+    )

@@ -1,0 +1,234 @@
+"""Models for production: one file or folder for each runtime, each complete.
+
+Images of any size in [0, 255] in, calibrated probabilities out. Classes,
+temperature and image size travel with each.
+"""
+
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thaw.backend import keras
+from thaw.console import without_chatter
+from thaw.models import save_model
+from thaw.parts import IMAGE, LOGITS, get_part
+
+# Where each lies in the folder of exports: a file, or a folder of files.
+PATHS = {
+    "keras": "classifier.keras",
+    "saved_model": "saved_model",
+    "onnx": "classifier.onnx",
+    "litert": "classifier.tflite",
+    "openvino": "openvino",
+}
+
+INPUT, OUTPUT = "images", "probabilities"
+
+# The first in which Resize can average over what it leaves out.
+ONNX_OPSET = 18
+
+# Of what each export was told, as `save_model` was.
+ABOUT = "thaw.json"
+
+
+def build_classifier(
+    model: keras.Model, about: dict[str, Any], antialias: bool
+) -> keras.Model:
+    """Images (n, any height, any width, 3) to calibrated probabilities.
+
+    Args:
+        model: as in models/finetuned.keras.
+        about: its classes, temperature, image_size and fit.
+        antialias: whether resizing averages over what it leaves out, as
+            `thaw.images.resize_image` does; not every runtime can.
+    """
+    side = about["image_size"]
+    images = keras.Input((None, None, 3), name=INPUT)
+    x = keras.layers.Resizing(
+        side,
+        side,
+        crop_to_aspect_ratio=about["fit"] == "crop",
+        antialias=antialias,
+        name="resizing",
+    )(images)
+    return keras.Model(images, scale_logits(model, about)(x), name="classifier")
+
+
+def scale_logits(model: keras.Model, about: dict[str, Any]) -> keras.Model:
+    """The same model, its probabilities calibrated, its size fixed.
+
+    Normalization becomes the Rescaling that it is: its constants are inputs
+    to ONNX's converter.
+    """
+
+    def call(layer, *args, **kwargs):
+        if isinstance(layer, keras.layers.Normalization):
+            stddev = np.sqrt(np.ravel(layer.variance))
+            stddev = np.maximum(stddev, keras.config.epsilon())
+            layer = keras.layers.Rescaling(
+                (1 / stddev).tolist(),
+                (-np.ravel(layer.mean) / stddev).tolist(),
+                name=layer.name,
+            )
+        return layer(*args, **kwargs)
+
+    copy = keras.models.clone_model(
+        get_part(model, IMAGE, LOGITS),
+        call_function=call,
+        clone_function=lambda layer: layer,
+    )
+    (x,) = copy.outputs
+    x = keras.layers.Rescaling(1 / about["temperature"], name="temperature")(x)
+    x = keras.layers.Softmax(name=OUTPUT)(x)
+    return keras.Model(copy.inputs[0], x, name="network")
+
+
+def trace(model: keras.Model, batch_size: int | None = None):
+    """A TensorFlow function of images (batch_size, H, W, 3) uint8."""
+    import tensorflow
+
+    shape = (batch_size, *model.inputs[0].shape[1:])
+    signature = tensorflow.TensorSpec(shape, "uint8", name=INPUT)
+
+    @tensorflow.function(input_signature=[signature])
+    def predict(images):
+        images = tensorflow.cast(images, "float32")
+        return {OUTPUT: model(images, training=False)}
+
+    return predict
+
+
+def write_keras(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
+    classifier = build_classifier(model, about, antialias=True)
+    save_model(classifier, path, **about, any_size=True)
+
+
+def write_saved_model(
+    path: Path, model: keras.Model, about: dict[str, Any]
+) -> None:
+    """With about in assets.extra, which TensorFlow leaves to its users."""
+    import tensorflow
+
+    classifier = build_classifier(model, about, antialias=True)
+    module = tensorflow.Module()
+    # Keras's own export keeps each twice.
+    module.weights = [variable.value for variable in classifier.variables]
+    tensorflow.saved_model.save(module, path, signatures=trace(classifier))
+    (path / "assets.extra").mkdir()
+    (path / "assets.extra" / ABOUT).write_text(describe(about), "utf-8")
+
+
+def write_onnx(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
+    """With about in metadata_props."""
+    with warnings.catch_warnings(action="ignore"):
+        import onnx
+        import tf2onnx
+        from keras.src.export.tf2onnx_lib import patch_tf2onnx
+
+        patch_tf2onnx()  # as Keras's own export does
+        predict = trace(build_classifier(model, about, antialias=False))
+        graph, _ = tf2onnx.convert.from_function(
+            predict, predict.input_signature, opset=ONNX_OPSET
+        )
+    for node in graph.graph.node:
+        if node.op_type == "Resize":
+            antialias = onnx.helper.make_attribute("antialias", 1)
+            node.attribute.append(antialias)
+    for tensor, names in (
+        (graph.graph.input[0], ("batch", "height", "width")),
+        (graph.graph.output[0], ("batch",)),
+    ):
+        dims = tensor.type.tensor_type.shape.dim
+        for dim, name in zip(dims, names, strict=False):
+            dim.dim_param = name
+    onnx.helper.set_model_props(
+        graph, {key: describe(value) for key, value in about.items()}
+    )
+    onnx.save(graph, path)
+
+
+def write_litert(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
+    """Weights in float16, one image at a time; with labels.txt and about in a
+    zip at its end, as LiteRT's metadata has associated files."""
+    import tensorflow
+
+    classifier = build_classifier(model, about, antialias=False)
+    predict = trace(classifier, batch_size=1).get_concrete_function()
+    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
+        [predict], classifier
+    )
+    converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tensorflow.float16]
+    path.write_bytes(converter.convert())
+    with zipfile.ZipFile(path, "a") as archive:
+        labels = "\n".join(about["classes"])
+        archive.writestr(zipfile.ZipInfo("labels.txt"), labels)
+        archive.writestr(zipfile.ZipInfo(ABOUT), describe(about))
+
+
+def write_openvino(
+    path: Path, model: keras.Model, about: dict[str, Any]
+) -> None:
+    """Resizing as Pillow does; with about in rt_info of classifier.xml."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor, ResizeAlgorithm
+
+    predict = trace(scale_logits(model, about)).get_concrete_function()
+    network = openvino.convert_model(predict)
+    process = PrePostProcessor(network)
+    layout = openvino.Layout("NHWC")
+    images = process.input()
+    images.tensor().set_layout(layout).set_spatial_dynamic_shape()
+    images.model().set_layout(layout)
+    images.preprocess().resize(ResizeAlgorithm.RESIZE_BILINEAR_PILLOW)
+    network = process.build()
+    if about["fit"] == "crop":
+        network = crop_square(network)
+    network.set_rt_info(describe(about), "thaw")
+    openvino.save_model(
+        network, path / "classifier.xml", compress_to_fp16=False
+    )
+
+
+def crop_square(network):
+    """An OpenVINO model that takes the middle of each image."""
+    import openvino
+    from openvino import opset15 as ops
+
+    (inner,) = network.get_parameters()
+    images = ops.parameter(inner.partial_shape, np.uint8)
+    sides = ops.gather(ops.shape_of(images), np.array([1, 2]), np.array(0))
+    side = ops.reduce_min(sides, np.array([0]), keep_dims=True)
+    start = ops.divide(ops.subtract(sides, side), np.array([2]))
+    square = ops.slice(
+        images, start, ops.add(start, side), np.array([1, 1]), np.array([1, 2])
+    )
+    images.output(0).set_names(inner.output(0).names)
+    inner.output(0).replace(square.output(0))
+    return openvino.Model(network.get_results(), [images], "classifier")
+
+
+WRITERS: dict[str, Callable[[Path, keras.Model, dict], None]] = {
+    "keras": write_keras,
+    "saved_model": write_saved_model,
+    "onnx": write_onnx,
+    "litert": write_litert,
+    "openvino": write_openvino,
+}
+
+
+def describe(about: Any) -> str:
+    return json.dumps(about, ensure_ascii=False)
+
+
+def write_export(
+    folder: Path, name: str, model: keras.Model, about: dict[str, Any]
+) -> None:
+    """Writes one of `PATHS` into a folder."""
+    with without_chatter():
+        WRITERS[name](folder / PATHS[name], model, about)

@@ -1,0 +1,201 @@
+"""Pictures in files to classes, at the speed of the frozen part."""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from thaw.console import progress
+from thaw.errors import InputError
+from thaw.exports import scale_logits
+from thaw.frozen import FrozenNetwork
+from thaw.images import decode_image, describe_failure, resize_image
+from thaw.models import load_model, read_about
+from thaw.sources import list_files
+
+CHUNK = 1024  # files whose predictions are held at a time
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of one file.
+
+    Attributes:
+        path: the file.
+        top: the likeliest classes and their calibrated probabilities.
+        answer: the first of them; None where it is not likely enough.
+        error: why the file can't be read; the others are then empty.
+    """
+
+    path: str
+    top: list[tuple[str, float]]
+    answer: str | None = None
+    error: str = ""
+
+
+class Classifier:
+    """A .keras file that Thaw wrote, made ready to run.
+
+    Args:
+        path: models/finetuned.keras, or the one among the exports.
+        precision: as in `FrozenNetwork`.
+
+    Attributes:
+        classes: their names.
+        network: images (n, image_size, image_size, 3) uint8 to calibrated
+            probabilities (n, classes).
+
+    Raises:
+        InputError: where it is none that takes images.
+    """
+
+    def __init__(self, path: str | Path, precision: str):
+        about = read_about(path)
+        if "image_size" not in about:
+            raise InputError(f"{path} takes features, not images")
+        self.classes: list[str] = about["classes"]
+        side = about["image_size"]
+        self._resize = partial(resize_image, image_size=side, fit=about["fit"])
+        self._shape = (side, side, 3)
+        if about.get("any_size"):
+            model = load_model(path, (None, None, 3), len(self.classes))
+            network = model.get_layer("network")
+        else:
+            model = load_model(path, self._shape, len(self.classes))
+            network = scale_logits(model, about)
+        self.network = FrozenNetwork(network, precision, "uint8")
+
+    def predict(
+        self, files: list[str], top_k: int, threshold: float
+    ) -> Iterator[Prediction]:
+        """One prediction for each file, in order.
+
+        Args:
+            files: of any size and format that Pillow reads.
+            top_k: classes to name.
+            threshold: least probability for an answer.
+        """
+        with progress(len(files), "predicting", "images") as bar:
+            for first in range(0, len(files), CHUNK):
+                chunk = files[first : first + CHUNK]
+                yield from self._predict(chunk, top_k, threshold, bar.update)
+
+    def _predict(self, files, top_k, threshold, advance):
+        errors = {}
+
+        def load(start: int, stop: int) -> np.ndarray:
+            batch = np.zeros((stop - start, *self._shape), np.uint8)
+            for image, path in zip(batch, files[start:stop], strict=True):
+                try:
+                    data = Path(path).read_bytes()
+                    image[:] = self._resize(decode_image(data))
+                except Exception as error:  # Pillow's plugins raise anything
+                    errors[path] = describe_failure(error)
+            return batch
+
+        out = np.empty((len(files), len(self.classes)), np.float32)
+        self.network.run(load, len(files), [out], advance)
+        for path, row in zip(files, out, strict=True):
+            if path in errors:
+                yield Prediction(path, [], error=errors[path])
+                continue
+            order = np.argsort(-row, kind="stable")[:top_k]
+            top = [(self.classes[i], float(row[i])) for i in order]
+            likely = top[0][1] >= threshold
+            yield Prediction(path, top, top[0][0] if likely else None)
+
+
+def list_pictures(paths: Iterable[str]) -> list[str]:
+    """Files as they are, and what lies in folders, hidden files left out."""
+    found = []
+    for path in paths:
+        found += list_files(Path(path))[0] if Path(path).is_dir() else [path]
+    return found
+
+
+def write_table(predictions: Iterable[Prediction], file: TextIO) -> None:
+    """For people: a line each, the path last."""
+    for one in predictions:
+        answer = "?" if one.answer is None else one.answer
+        top = ", ".join(f"{name} {value:.3f}" for name, value in one.top)
+        tqdm.write(f"{answer:<16} {one.path}  ({top})", file=file)
+
+
+def write_csv(
+    predictions: Iterable[Prediction], file: TextIO, top_k: int
+) -> None:
+    columns = [
+        f"{x}_{k + 1}" for k in range(top_k) for x in ("class", "probability")
+    ]
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["path", "prediction", *columns])
+    for one in predictions:
+        cells = [x for name, value in one.top for x in (name, f"{value:.6f}")]
+        table.writerow([one.path, one.answer or "", *cells])
+
+
+def write_json(predictions: Iterable[Prediction], file: TextIO) -> None:
+    """A list of objects, one on a line."""
+    separator = "["
+    for one in predictions:
+        top = [{"class": name, "probability": p} for name, p in one.top]
+        line = {"path": one.path, "prediction": one.answer, "top": top}
+        print(f"{separator}\n{json.dumps(line)}", end="", file=file)
+        separator = ","
+    print("\n]" if separator == "," else "[]", file=file)
+
+
+def main(
+    model: str,
+    paths: list[str],
+    format: str,
+    top_k: int,
+    threshold: float,
+    precision: str,
+) -> None:
+    """Writes predictions to the standard output; says elsewhere what failed.
+
+    Raises:
+        InputError: where not one picture can be read.
+    """
+    files = list_pictures(paths)
+    if not files:
+        raise InputError(f"{', '.join(paths)}: no picture there")
+    classifier = Classifier(model, precision)
+    top_k = min(top_k, len(classifier.classes))
+    failed = []
+
+    def pick() -> Iterator[Prediction]:
+        for one in classifier.predict(files, top_k, threshold):
+            if one.error:
+                failed.append(one)
+                warn(f"can't read {one.path}: {one.error}")
+            else:
+                yield one
+
+    start = time.perf_counter()
+    if format == "csv":
+        write_csv(pick(), sys.stdout, top_k)
+    elif format == "json":
+        write_json(pick(), sys.stdout)
+    else:
+        write_table(pick(), sys.stdout)
+    seconds = time.perf_counter() - start
+    if len(failed) == len(files):
+        raise InputError("none of these files can be read as a picture")
+    warn(
+        f"{len(files) - len(failed)} images, {len(failed)} files skipped, "
+        f"{len(files) / seconds:.0f} a second"
+    )
+
+
+def warn(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)

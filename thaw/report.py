@@ -1,0 +1,383 @@
+"""The report: what the stages wrote, gathered and laid out as one page."""
+
+import base64
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from thaw.charts import (
+    draw_confusion,
+    draw_curves,
+    draw_gain,
+    draw_reliability,
+)
+from thaw.dataset import Dataset
+from thaw.files import new_file, read_table
+from thaw.gradcam import map_heat, paint_heat
+from thaw.images import resize_image
+from thaw.models import load_model
+from thaw.params import Params
+from thaw.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
+from thaw.splits import SPLITS
+from thaw.variants import VARIANTS
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+MODELS = ("head", "finetuned")
+MOST_ERRORS = 24
+MOST_CONFUSIONS = 10
+MOST_LISTED = 50  # bad images, pairs of copies
+MOST_CELLS = 25  # classes in a table of confusions, or shown before a click
+SIDE = 160  # pixels of a thumbnail
+
+# Scores by their keys in metrics/evaluate.json: name, whether a difference
+# means something, and which way is up.
+SCORES = {
+    "accuracy": ("Accuracy", True, "higher is better"),
+    "accuracy_ci_low": ("Accuracy, 95 % interval, from", False, ""),
+    "accuracy_ci_high": ("Accuracy, 95 % interval, to", False, ""),
+    "macro_f1": ("F1, mean over classes", True, "higher is better"),
+    "loss": ("Log loss", True, "lower is better"),
+    "ece": ("Expected calibration error", True, "lower is better"),
+    "temperature": ("Temperature, fitted on validation", False, ""),
+    "calibrated_loss": ("Log loss, calibrated", True, "lower is better"),
+    "calibrated_ece": (
+        "Expected calibration error, calibrated",
+        True,
+        "lower is better",
+    ),
+}
+
+# Where fine-tuning took its inputs from.
+ORIGINS = {
+    POOLED_FEATURES: "the pooled features that the head was trained on",
+    TAP: "kept when the features were extracted",
+    CACHED: "computed once and kept",
+    STREAMED: "computed from the images in every epoch",
+}
+
+Row = Mapping[str, str]
+
+
+def write_report(
+    path: str | Path,
+    *,
+    params: Params,
+    dataset: Dataset,
+    plan: Plan,
+    model: str | Path,
+    metrics: Mapping[str, dict],
+    predictions: str | Path,
+    curves: Mapping[str, str | Path],
+    scores: str | Path,
+    reliability: str | Path,
+    counts: str | Path,
+    augmented: str | Path,
+    duplicates: str | Path,
+) -> None:
+    """Writes the page; the same results give the same bytes.
+
+    Args:
+        path: the page, which needs no other file.
+        params: of the run.
+        dataset: whose test images the predictions are of, in their order.
+        plan: what was thawed.
+        model: file of the fine-tuned model, for Grad-CAM.
+        metrics: stage to its metrics: prepare, head, finetune, evaluate.
+        predictions: a CSV with a row for each test image.
+        curves: phase (head, finetune) to a CSV with a row for each epoch.
+        scores, reliability, counts: CSVs of both models and all classes.
+        augmented, duplicates: PNGs.
+    """
+    rows = list(read_table(predictions))
+    matrix = count_confusions(rows, dataset.classes)
+    evaluate = metrics["evaluate"]
+    page = render_page(
+        verdict=describe_verdict(
+            evaluate, metrics["finetune"], params.finetune.blocks
+        ),
+        params=params.model_dump(exclude={"export"}),
+        plan=plan,
+        origin=ORIGINS[plan.activations],
+        metrics=metrics,
+        source=name_source(**params.prepare.model_dump()),
+        total_blocks=VARIANTS[params.backbone.name].blocks,
+        classes=dataset.classes,
+        changes=count_changes(rows),
+        gain=draw_gain(
+            *(evaluate[key] for key in ("gain", "gain_ci_low", "gain_ci_high"))
+        ),
+        scores=list_scores(evaluate),
+        curves=draw_phases(curves, metrics),
+        matrix=matrix.tolist(),
+        heat_map=draw_confusion(matrix, dataset.classes)
+        if len(dataset.classes) > MOST_CELLS
+        else None,
+        confusions=list_confusions(matrix, dataset.classes),
+        recalls=list_classes(scores),
+        reliability=draw_bins(reliability),
+        wrong=sum(row["actual"] != row["finetuned"] for row in rows),
+        errors=show_errors(rows, dataset, model),
+        counts=list_counts(counts),
+        splits=SPLITS,
+        augmented=embed_file(augmented),
+        quarantine=list_lines(dataset.folder / "quarantine.csv"),
+        copies=list_lines(dataset.folder / "duplicates.csv"),
+        duplicates=embed_file(duplicates),
+        most=MOST_CELLS,
+    )
+    with new_file(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+
+
+def render_page(**content: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        decimal=format_decimal,
+        signed=format_signed,
+        json=partial(json.dumps, ensure_ascii=False),
+        repr=repr,
+    )
+    return environment.get_template("report.html").render(**content)
+
+
+def format_decimal(value: float, sign: str = "") -> str:
+    """Three digits behind the point, or two at all where they would be 0."""
+    tiny = 0 < abs(value) < 0.0005
+    text = f"{value:{sign}.2g}" if tiny else f"{value:{sign}.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def format_signed(value: float) -> str:
+    return format_decimal(value, "+" if value else "")
+
+
+def name_source(source: str, path: str, name: str | None, **_: Any) -> str:
+    return {"folder": path, "tfds": name}.get(source, source)
+
+
+def describe_verdict(
+    evaluate: Mapping, finetune: Mapping, blocks: int | str
+) -> str:
+    """Whether fine-tuning helped, in one sentence."""
+    if blocks == "all":
+        did = f"fine-tuning all {finetune['blocks']} blocks and the stem"
+    elif blocks == 0:
+        did = "training the head further"
+    else:
+        did = f"fine-tuning {blocks} block{'s' * (blocks > 1)}"
+    images = f"{evaluate['n']:,} test image{'s' * (evaluate['n'] > 1)}"
+    before, after = (evaluate[name]["accuracy"] for name in MODELS)
+    if finetune["shipped"] == "head":
+        return (
+            f"No epoch of {did} beat the head alone on validation, so the head "
+            f"alone is shipped: {after:.3f} accuracy on {images}."
+        )
+    scores = f"{after:.3f} against {before:.3f} accuracy"
+    did = did[0].upper() + did[1:]
+    return {
+        "better": f"{did} helped: {scores} on {images}.",
+        "worse": f"{did} did harm: {scores} on {images}.",
+        "within noise": (
+            f"{did} makes no difference that {images} can show: {scores}."
+        ),
+    }[evaluate["gain_verdict"]]
+
+
+def count_changes(rows: Sequence[Row]) -> dict[str, int]:
+    """Test images by which of the two models is right."""
+    changes = dict.fromkeys(("both", "gained", "lost", "neither"), 0)
+    names = {
+        (True, True): "both",
+        (False, True): "gained",
+        (True, False): "lost",
+        (False, False): "neither",
+    }
+    for row in rows:
+        hits = tuple(row[name] == row["actual"] for name in MODELS)
+        changes[names[hits]] += 1
+    return changes
+
+
+def list_scores(evaluate: Mapping) -> list[dict]:
+    """A row for each score that both models have."""
+    rows = []
+    for key in evaluate["head"]:
+        name, comparable, note = SCORES.get(
+            key, (key, True, "higher is better" if key[:3] == "top" else "")
+        )
+        values = {model: evaluate[model][key] for model in MODELS}
+        difference = values["finetuned"] - values["head"]
+        rows.append(
+            {
+                "key": key,
+                "name": name,
+                "note": note,
+                "values": values,
+                "difference": difference if comparable else None,
+            }
+        )
+    return rows
+
+
+def draw_phases(
+    curves: Mapping[str, str | Path], metrics: Mapping[str, dict]
+) -> dict[str, str]:
+    tables = {phase: list(read_table(path)) for phase, path in curves.items()}
+    best = {phase: metrics[phase]["best_epoch"] for phase in curves}
+    return {
+        title: draw_curves(title, title.lower(), tables, best)
+        for title in ("Accuracy", "Loss")
+    }
+
+
+def count_confusions(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+    """Images by class and by what the fine-tuned model takes them for.
+
+    Returns:
+        (classes, classes) int, actual by predicted.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)), int)
+    for row in rows:
+        matrix[number[row["actual"]], number[row["finetuned"]]] += 1
+    return matrix
+
+
+def list_confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[dict]:
+    """The most frequent confusions, with their share of the actual class."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=int))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        {
+            "actual": classes[actual],
+            "predicted": classes[predicted],
+            "images": int(wrong[actual, predicted]),
+            "of": int(matrix[actual].sum()),
+        }
+        for actual, predicted in cells
+        if wrong[actual, predicted]
+    ]
+
+
+def list_classes(path: str | Path) -> list[dict]:
+    """Each class with its scores, the one of least F1 first."""
+    models = defaultdict(list)
+    for row in read_table(path):
+        models[row["model"]].append(row)
+    rows = [
+        {
+            "name": row["class"],
+            "precision": float(row["precision"]),
+            "recall": float(row["recall"]),
+            "f1": float(row["f1"]),
+            "head_recall": float(head["recall"]),
+            "images": int(row["images"]),
+        }
+        for head, row in zip(*(models[name] for name in MODELS), strict=True)
+    ]
+    return sorted(rows, key=lambda row: row["f1"])
+
+
+def draw_bins(path: str | Path) -> dict[str, str]:
+    """A reliability diagram of each model."""
+    bins = defaultdict(list)
+    for row in read_table(path):
+        bins[row["model"]].append(row)
+    titles = {"head": "Head alone", "finetuned": "Fine-tuned"}
+    return {
+        name: draw_reliability(
+            name,
+            title,
+            {
+                "as trained": bins[name],
+                "calibrated": bins[f"{name}, calibrated"],
+            },
+        )
+        for name, title in titles.items()
+    }
+
+
+def show_errors(
+    rows: Sequence[Row], dataset: Dataset, model: str | Path
+) -> list[dict]:
+    """The errors of greatest confidence, with pictures and Grad-CAM.
+
+    Args:
+        rows: of all test images, in the dataset's order.
+        dataset: holds the images.
+        model: file of the model that errs; not read where it does not.
+    """
+    wrong = [
+        i for i, row in enumerate(rows) if row["actual"] != row["finetuned"]
+    ]
+    wrong.sort(key=lambda i: -float(rows[i]["finetuned_calibrated"]))
+    wrong = wrong[:MOST_ERRORS]
+    if not wrong:
+        return []
+    classes = dataset.classes
+    images = dataset.open_images("test")
+    network = load_model(model, images.shape[1:], len(classes))
+    images = images[wrong]
+    predicted = [classes.index(rows[i]["finetuned"]) for i in wrong]
+    heat = map_heat(network, images, np.array(predicted))
+    return [
+        {
+            **rows[i],
+            "probability": float(rows[i]["finetuned_calibrated"]),
+            "image": embed_image(thumbnail),
+            "heat": embed_image(paint_heat(thumbnail, warmth)),
+            "positions": " × ".join(map(str, warmth.shape)),  # noqa: RUF001
+        }
+        for i, warmth, thumbnail in zip(
+            wrong, heat, map(make_thumbnail, images), strict=True
+        )
+    ]
+
+
+def make_thumbnail(image: np.ndarray) -> np.ndarray:
+    return resize_image(Image.fromarray(image), SIDE, "squash")
+
+
+def embed_image(image: np.ndarray) -> str:
+    """(H, W, 3) uint8 as the address of a JPEG that lies in it."""
+    with io.BytesIO() as file:
+        Image.fromarray(image).save(file, "JPEG", quality=85, optimize=True)
+        data = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/jpeg;base64,{data}"
+
+
+def embed_file(path: str | Path) -> str:
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    return f"data:image/png;base64,{data}"
+
+
+def list_counts(path: str | Path) -> list[dict]:
+    """Images of each class: its name, and the number in each split."""
+    classes = defaultdict(dict)
+    for row in read_table(path):
+        classes[row["class"]][row["split"]] = int(row["images"])
+    return [{"name": name, **counts} for name, counts in classes.items()]
+
+
+def list_lines(path: str | Path) -> dict[str, Any]:
+    """The first rows of a table, and how many more there are."""
+    rows = read_table(path)
+    shown = list(islice(rows, MOST_LISTED))
+    return {"shown": shown, "more": sum(1 for _ in rows)}
