@@ -94,12 +94,8 @@ def list_numbers(value, name: str = "") -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def page(reproduced, tmp_path_factory) -> Path:
-    path = reproduced.folder / report.REPORT
-    if path.exists():
-        return path
-    copy = reproduced.copy(tmp_path_factory.mktemp("report") / "project")
-    return write_report(copy.folder)
+def page(reproduced) -> Path:
+    return reproduced.folder / report.REPORT
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ def write_card(
     """
     text = render(
         "card.md",
+        {"cell": escape_cell},
         params=params,
         about=about,
         plan=plan,
@@ -42,3 +43,11 @@ def write_card(
         paths=PATHS,
     )
     Path(path).write_text(text, encoding="utf-8")
+
+
+def escape_cell(text: str) -> str:
+    """Any text, in a cell of a Markdown table."""
+    text = " ".join(str(text).split())
+    for character in "\\|`*_<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text

@@ -1,5 +1,6 @@
 """Pages from thaw/templates."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,13 @@ import jinja2
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def render(name: str, **content: Any) -> str:
+def render(name: str, filters: Mapping[str, Callable], **content: Any) -> str:
     """Fills a template; in HTML all that is filled in is escaped.
+
+    Args:
+        name: of a file among the templates.
+        filters: functions that it knows.
+        content: values that it knows.
 
     Raises:
         jinja2.UndefinedError: where the template names what is not there.
@@ -22,13 +28,5 @@ def render(name: str, **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = escape_cell
+    environment.filters.update(filters)
     return environment.get_template(name).render(content)
-
-
-def escape_cell(text: str) -> str:
-    """Any text, in a cell of a Markdown table."""
-    text = " ".join(str(text).split())
-    for character in "\\|`*_<>[]":
-        text = text.replace(character, f"\\{character}")
-    return text

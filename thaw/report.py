@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from thaw.charts import (
@@ -27,10 +26,9 @@ from thaw.images import resize_image
 from thaw.models import load_model
 from thaw.params import Params
 from thaw.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
+from thaw.rendering import render
 from thaw.splits import SPLITS
 from thaw.variants import VARIANTS
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 MODELS = ("head", "finetuned")
 MOST_ERRORS = 24
@@ -101,7 +99,9 @@ def write_report(
     rows = list(read_table(predictions))
     matrix = count_confusions(rows, dataset.classes)
     evaluate = metrics["evaluate"]
-    page = render_page(
+    page = render(
+        "report.html",
+        FILTERS,
         verdict=describe_verdict(
             evaluate, metrics["finetune"], params.finetune.blocks
         ),
@@ -139,23 +139,6 @@ def write_report(
         unfinished.write_text(page, encoding="utf-8")
 
 
-def render_page(**content: Any) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        decimal=format_decimal,
-        signed=format_signed,
-        json=partial(json.dumps, ensure_ascii=False),
-        repr=repr,
-    )
-    return environment.get_template("report.html").render(**content)
-
-
 def format_decimal(value: float, sign: str = "") -> str:
     """Three digits behind the point, or two at all where they would be 0."""
     tiny = 0 < abs(value) < 0.0005
@@ -165,6 +148,15 @@ def format_decimal(value: float, sign: str = "") -> str:
 
 def format_signed(value: float) -> str:
     return format_decimal(value, "+" if value else "")
+
+
+# What the page calls them.
+FILTERS = {
+    "decimal": format_decimal,
+    "signed": format_signed,
+    "json": partial(json.dumps, ensure_ascii=False),
+    "repr": repr,
+}
 
 
 def name_source(source: str, path: str, name: str | None, **_: Any) -> str:
