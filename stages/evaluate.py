@@ -42,7 +42,7 @@ def main() -> None:
     temperatures = {
         name: read_about(path)["temperature"] for name, path in MODELS.items()
     }
-    with open_checkpoint() as checkpoint:
+    with open_checkpoint(last=True) as checkpoint:
         probabilities = {
             name: predict(
                 load_model(MODELS[name], x.shape[1:], len(classes)),

@@ -57,7 +57,7 @@ def main() -> None:
         )
         scores = {
             name: score_export(packed[name], originals[name], reference, labels)
-            | {"bytes": measure_size(folder / PATHS[name])}
+            | {"mib": round(measure_size(folder / PATHS[name]) / 2**20, 1)}
             for name in p.export.formats
         }
         check_tolerance(scores, p.export.tolerance)

@@ -77,7 +77,7 @@ def open_checkpoint(last: bool = False) -> Iterator[Checkpoint]:
     is doing at this moment, gets one that never stays.
 
     Args:
-        last: whether no stage follows.
+        last: whether no stage follows that opens one.
     """
     top = Path(os.environ.get("DVC_ROOT", "."), ".dvc", "tmp", "thaw")
     top.mkdir(parents=True, exist_ok=True)

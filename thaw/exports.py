@@ -32,6 +32,11 @@ INPUT, OUTPUT = "images", "probabilities"
 # The first in which Resize can average over what it leaves out.
 ONNX_OPSET = 18
 
+# Where nothing antialiases, what is larger than the model's size is resized to
+# so many times that, then averaged. On 93 photographs of four to seven times
+# the size that leaves a quarter of the mean difference in a probability.
+OVERSAMPLING = 4
+
 # Of what each export was told, as `save_model` was.
 ABOUT = "thaw.json"
 
@@ -47,16 +52,22 @@ def build_classifier(
         antialias: whether resizing averages over what it leaves out, as
             `thaw.images.resize_image` does; not every runtime can.
     """
-    side = about["image_size"]
     images = keras.Input((None, None, 3), name=INPUT)
-    x = keras.layers.Resizing(
+    x = make_resizing(about, antialias=antialias)(images)
+    return keras.Model(images, scale_logits(model, about)(x), name="classifier")
+
+
+def make_resizing(
+    about: dict[str, Any], antialias: bool, scale: int = 1
+) -> keras.layers.Resizing:
+    """To `scale` times the size that the model takes."""
+    side = about["image_size"] * scale
+    return keras.layers.Resizing(
         side,
         side,
         crop_to_aspect_ratio=about["fit"] == "crop",
         antialias=antialias,
-        name="resizing",
-    )(images)
-    return keras.Model(images, scale_logits(model, about)(x), name="classifier")
+    )
 
 
 def scale_logits(model: keras.Model, about: dict[str, Any]) -> keras.Model:
@@ -88,19 +99,37 @@ def scale_logits(model: keras.Model, about: dict[str, Any]) -> keras.Model:
     return keras.Model(copy.inputs[0], x, name="network")
 
 
-def trace(model: keras.Model, batch_size: int | None = None):
-    """A TensorFlow function of images (batch_size, H, W, 3) uint8."""
+def trace(
+    predict: Callable, side: int | None = None, batch_size: int | None = None
+):
+    """A TensorFlow function of images (batch_size, side, side, 3) uint8.
+
+    Args:
+        predict: images of float32 to probabilities.
+        side, batch_size: None for any.
+    """
     import tensorflow
 
-    shape = (batch_size, *model.inputs[0].shape[1:])
-    signature = tensorflow.TensorSpec(shape, "uint8", name=INPUT)
+    signature = tensorflow.TensorSpec(
+        (batch_size, side, side, 3), "uint8", name=INPUT
+    )
 
     @tensorflow.function(input_signature=[signature])
-    def predict(images):
+    def run(images):
         images = tensorflow.cast(images, "float32")
-        return {OUTPUT: model(images, training=False)}
+        return {OUTPUT: predict(images, training=False)}
 
-    return predict
+    return run
+
+
+def hold_variables(model: keras.Model):
+    """A TensorFlow module that keeps them; Keras's own export has each twice,
+    and LiteRT's converter finds none in a Keras model."""
+    import tensorflow
+
+    module = tensorflow.Module()
+    module.kept = [variable.value for variable in model.variables]
+    return module
 
 
 def write_keras(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
@@ -115,10 +144,9 @@ def write_saved_model(
     import tensorflow
 
     classifier = build_classifier(model, about, antialias=True)
-    module = tensorflow.Module()
-    # Keras's own export keeps each twice.
-    module.weights = [variable.value for variable in classifier.variables]
-    tensorflow.saved_model.save(module, path, signatures=trace(classifier))
+    tensorflow.saved_model.save(
+        hold_variables(classifier), path, signatures=trace(classifier)
+    )
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / ABOUT).write_text(describe(about), "utf-8")
 
@@ -157,10 +185,23 @@ def write_litert(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
     zip at its end, as LiteRT's metadata has associated files."""
     import tensorflow
 
-    classifier = build_classifier(model, about, antialias=False)
-    predict = trace(classifier, batch_size=1).get_concrete_function()
+    network = scale_logits(model, about)
+    plain = make_resizing(about, antialias=False)
+    fine = make_resizing(about, antialias=False, scale=OVERSAMPLING)
+    average = keras.layers.AveragePooling2D(OVERSAMPLING)
+
+    def classify(images, training):
+        large = (
+            tensorflow.reduce_max(tensorflow.shape(images)[1:3])
+            > about["image_size"]
+        )
+        share = tensorflow.cast(large, "float32")
+        x = share * average(fine(images)) + (1 - share) * plain(images)
+        return network(x, training=training)
+
+    predict = trace(classify, batch_size=1).get_concrete_function()
     converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
-        [predict], classifier
+        [predict], hold_variables(network)
     )
     converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
     converter.target_spec.supported_types = [tensorflow.float16]
@@ -178,7 +219,8 @@ def write_openvino(
     import openvino
     from openvino.preprocess import PrePostProcessor, ResizeAlgorithm
 
-    predict = trace(scale_logits(model, about)).get_concrete_function()
+    network = scale_logits(model, about)
+    predict = trace(network, about["image_size"]).get_concrete_function()
     network = openvino.convert_model(predict)
     process = PrePostProcessor(network)
     layout = openvino.Layout("NHWC")
