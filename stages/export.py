@@ -12,7 +12,7 @@ from thaw.dataset import Dataset
 from thaw.environment import describe_environment
 from thaw.exports import PATHS, write_export
 from thaw.files import measure_size, new_folder, read_json, write_json
-from thaw.models import load_model, read_about
+from thaw.models import load_model, read_about, seed_dropout
 from thaw.plan import Plan
 from thaw.runtimes import open_export
 from thaw.sources import open_source
@@ -38,6 +38,7 @@ def main() -> None:
     dataset, about = Dataset(PREPARED), read_about(FINETUNED)
     images, labels = dataset.open_images("test"), dataset.open_labels("test")
     model = load_model(FINETUNED, images.shape[1:], len(dataset.classes))
+    seed_dropout(model, 0)  # a SavedModel keeps the seeds
     reference = calibrate(np.load(PROBABILITIES), about["temperature"])
     source = open_source(
         p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir

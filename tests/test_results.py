@@ -435,6 +435,23 @@ def test_an_export_needs_nothing_but_its_runtime(
     assert np.abs(np.array(result) - expected[0]).max() < limit
 
 
+def test_the_same_model_gives_the_same_exports(exported, tmp_path):
+    project = exported.copy(tmp_path / "project")
+    formats = ["saved_model", "onnx"]  # the others name nothing anew
+    project.set(export__formats=formats)
+    done = project.run(sys.executable, "-m", "stages.export")
+    assert done.returncode == 0, done.stderr
+    files = [
+        path
+        for path in (project.folder / "models/export").rglob("*")
+        if path.is_file() and path.name != "README.md"
+    ]
+    assert len(files) >= 6
+    for path in files:
+        other = exported.folder / path.relative_to(project.folder)
+        assert path.read_bytes() == other.read_bytes(), path
+
+
 def test_exports_are_scored_by_their_runtimes(exported, results):
     scores, *_ = results
     metrics = json.loads((exported.folder / "metrics/export.json").read_text())

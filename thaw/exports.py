@@ -147,6 +147,7 @@ def write_saved_model(
     tensorflow.saved_model.save(
         hold_variables(classifier), path, signatures=trace(classifier)
     )
+    (path / "fingerprint.pb").unlink()  # has a random part, and no reader
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / ABOUT).write_text(describe(about), "utf-8")
 
@@ -174,10 +175,32 @@ def write_onnx(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
         dims = tensor.type.tensor_type.shape.dim
         for dim, name in zip(dims, names, strict=False):
             dim.dim_param = name
+    name_values(graph.graph)
     onnx.helper.set_model_props(
         graph, {key: describe(value) for key, value in about.items()}
     )
     onnx.save(graph, path)
+
+
+def name_values(graph) -> None:
+    """Numbers what an ONNX graph has; tf2onnx leaves names to chance."""
+    constants = {constant.name: constant for constant in graph.initializer}
+    kept = {value.name for value in (*graph.input, *graph.output)}
+    names = {}
+    for number, node in enumerate(graph.node):
+        node.name = f"node_{number}"
+        for value in (*node.input, *node.output):
+            if value and value not in kept:
+                names.setdefault(value, f"value_{len(names)}")
+        renamed = [
+            [names.get(x, x) for x in y] for y in (node.input, node.output)
+        ]
+        node.input[:], node.output[:] = renamed
+    del graph.initializer[:], graph.value_info[:]
+    for value, name in names.items():
+        if value in constants:
+            graph.initializer.append(constants[value])
+            graph.initializer[-1].name = name
 
 
 def write_litert(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
