@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from thaw import prediction
 from thaw.calibration import calibrate, fit_temperature, measure_calibration
-from thaw.comparison import compare_hits
+from thaw.comparison import compare_hits, measure_interval
 from thaw.errors import InputError
 from thaw.forecast import list_reruns
 from thaw.images import decode_image
@@ -97,21 +97,25 @@ def pair(both, before, after, neither):
 
 def test_the_comparison_is_the_published_one():
     """Newcombe (1998), Table II: 20, 12, 2 and 16 of 50, method 10."""
-    found = compare_hits(*pair(20, 2, 12, 16))
+    pairs = pair(20, 2, 12, 16)
+    low, high = measure_interval(*pairs, confidence=0.95)
+    assert low == pytest.approx(0.0562, abs=1e-4)
+    assert high == pytest.approx(0.3292, abs=1e-4)
+    found = compare_hits(*pairs)
     assert found.difference == pytest.approx(0.2)
-    assert found.low == pytest.approx(0.0562, abs=1e-4)
-    assert found.high == pytest.approx(0.3292, abs=1e-4)
+    assert found.low < low < high < found.high
     # Exact McNemar: 2 or fewer, or 12 or more, of 14 at even odds.
     assert found.p_value == pytest.approx(2 * (1 + 14 + 91) / 2**14)
-    assert found.judge() == "better"
-    assert compare_hits(*pair(20, 12, 2, 16)).judge() == "worse"
+    assert found.judge() == "within noise"
+    assert compare_hits(*pair(20, 2, 16, 12)).judge() == "better"
+    assert compare_hits(*pair(20, 16, 2, 12)).judge() == "worse"
 
 
 def test_what_is_not_sure_is_noise():
     assert compare_hits(*pair(90, 3, 7, 0)).judge() == "within noise"
     assert compare_hits(*pair(10, 0, 0, 5)).p_value == 1
     # Enough by itself, not among many.
-    found = compare_hits(*pair(20, 2, 12, 16))
+    found = compare_hits(*pair(20, 2, 16, 12))
     assert found.judge(0.2) == "within noise"
 
 

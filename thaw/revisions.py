@@ -117,7 +117,7 @@ def main(rev: str, model: str, json_output: bool) -> None:
         "",
         f"accuracy {overall.before / overall.n:.4f} -> "
         f"{overall.after / overall.n:.4f}: {overall.judge()}",
-        f"difference {overall.difference:+.4f}, 95 % interval "
+        f"difference {overall.difference:+.4f}, 99 % interval "
         f"{overall.low:+.4f} to {overall.high:+.4f}; {overall.gained} images "
         f"right now, {overall.lost} no longer; exact McNemar p "
         f"{overall.p_value:.2g}",
