@@ -220,7 +220,8 @@ def test_two_runs_are_compared_by_image(committed):
     path.write_text("\n".join([head, *map(",".join, lines)]) + "\n")
     done = thaw(committed, "compare", "HEAD", "--json")
     about = json.loads(done.stdout)
-    assert about["verdict"] == "worse" and about["after"] == 0
+    assert about["after"] == 0 and about["difference"] < 0
+    assert about["p_value"] == pytest.approx(2 * 0.5 ** hits.sum())
     assert about["lost"] == hits.sum() and about["n"] == len(images)
     assert set(about["classes"]) == {"across", "both", "down"}
 
