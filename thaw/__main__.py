@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from contextlib import suppress
 
 from thaw.console import fail
 from thaw.errors import InputError
@@ -68,15 +69,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise ValueError
-    return count
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text}; allowed: a whole number from 1")
 
 
 def parse_share(text: str) -> float:
-    if not 0 <= (share := float(text)) <= 1:
-        raise ValueError
-    return share
+    with suppress(ValueError):
+        if 0 <= (share := float(text)) <= 1:
+            return share
+    raise argparse.ArgumentTypeError(f"{text}; allowed: a number, 0 to 1")
 
 
 def main() -> None:

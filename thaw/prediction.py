@@ -1,6 +1,5 @@
 """Pictures in files to classes, at the speed of the frozen part."""
 
-import csv
 import json
 import sys
 import time
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from thaw.console import progress
 from thaw.errors import InputError
 from thaw.exports import scale_logits
+from thaw.files import TableWriter
 from thaw.frozen import FrozenNetwork
 from thaw.images import decode_image, describe_failure, resize_image
 from thaw.models import load_model, read_about
@@ -95,6 +95,8 @@ class Classifier:
             batch = np.zeros((stop - start, *self._shape), np.uint8)
             for image, path in zip(batch, files[start:stop], strict=True):
                 try:
+                    if not Path(path).is_file():  # nor a pipe, which waits
+                        raise FileNotFoundError("there is no such file")
                     data = Path(path).read_bytes()
                     image[:] = self._resize(decode_image(data))
                 except Exception as error:  # Pillow's plugins raise anything
@@ -135,7 +137,7 @@ def write_csv(
     columns = [
         f"{x}_{k + 1}" for k in range(top_k) for x in ("class", "probability")
     ]
-    table = csv.writer(file, lineterminator="\n")
+    table = TableWriter(file)
     table.writerow(["path", "prediction", *columns])
     for one in predictions:
         cells = [x for name, value in one.top for x in (name, f"{value:.6f}")]
