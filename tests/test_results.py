@@ -14,14 +14,18 @@ from conftest import RERUNS
 from sklearn import metrics as sk
 
 from thaw import prediction
+from thaw.backend import keras
 from thaw.calibration import calibrate, fit_temperature, measure_calibration
 from thaw.comparison import compare_hits, measure_interval
 from thaw.errors import InputError
+from thaw.exports import write_export
 from thaw.forecast import list_reruns
 from thaw.images import decode_image
 from thaw.metrics import rank_labels, score_predictions
 from thaw.models import read_about
+from thaw.parts import IMAGE, LOGITS
 from thaw.predictions import read_hits
+from thaw.runtimes import open_export
 from thaw.verification import check_tolerance, score_export
 
 RNG = np.random.default_rng(0)
@@ -409,7 +413,7 @@ FORMATS = ["saved_model", "onnx", "keras", "litert", "openvino"]
 
 @pytest.fixture(scope="module")
 def exported(reproduced, tmp_path_factory):
-    """Every format, of a model that crops."""
+    """Every format."""
     project = reproduced.copy(tmp_path_factory.mktemp("exported") / "project")
     project.set(export__formats=FORMATS)
     done = project.run(sys.executable, "-m", "stages.export")
@@ -458,6 +462,25 @@ def test_the_same_model_gives_the_same_exports(exported, tmp_path):
     for path in files:
         other = exported.folder / path.relative_to(project.folder)
         assert path.read_bytes() == other.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["saved_model", "onnx", "litert", "openvino"])
+def test_an_export_crops_to_the_pixel(name, tmp_path):
+    """96 and 220: sizes whose float32 reciprocals are a little small."""
+    side = 96 if name == "litert" else 220
+    images = keras.Input((side, side, 3), name=IMAGE)
+    x = keras.layers.Flatten()(keras.layers.AveragePooling2D(side // 2)(images))
+    x = keras.layers.Dense(2, name=LOGITS)(x)
+    model = keras.Model(images, keras.layers.Softmax()(x))
+    row = np.linspace(-1e-3, 1e-3, 12)
+    model.layers[-2].set_weights([np.stack([row, -row], 1), np.zeros(2)])
+    about = {"temperature": 1.0, "image_size": side, "fit": "crop"}
+    write_export(tmp_path, name, model, {"classes": ["a", "b"], **about})
+    noise = RNG.integers(0, 256, (1, side, side, 3), np.uint8)
+    noise[:, -1], noise[:, :, -1] = 255, 255
+    expected = model.predict(noise, verbose=0)
+    found = open_export(tmp_path, name)(noise)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_exports_are_scored_by_their_runtimes(exported, results):

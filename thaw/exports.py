@@ -41,32 +41,61 @@ OVERSAMPLING = 4
 ABOUT = "thaw.json"
 
 
-def build_classifier(
-    model: keras.Model, about: dict[str, Any], antialias: bool
-) -> keras.Model:
+def build_classifier(model: keras.Model, about: dict[str, Any]) -> keras.Model:
     """Images (n, any height, any width, 3) to calibrated probabilities.
 
     Args:
         model: as in models/finetuned.keras.
         about: its classes, temperature, image_size and fit.
-        antialias: whether resizing averages over what it leaves out, as
-            `thaw.images.resize_image` does; not every runtime can.
     """
+    side = about["image_size"]
     images = keras.Input((None, None, 3), name=INPUT)
-    x = make_resizing(about, antialias=antialias)(images)
+    x = keras.layers.Resizing(
+        side,
+        side,
+        crop_to_aspect_ratio=about["fit"] == "crop",
+        antialias=True,
+    )(images)
     return keras.Model(images, scale_logits(model, about)(x), name="classifier")
+
+
+def crop_images(images, about: dict[str, Any]):
+    """The middle of a TensorFlow batch, where fit is crop.
+
+    Keras's own crop divides floats, which TensorFlow and LiteRT may turn into
+    a product with the reciprocal: of some sizes, one pixel too few.
+    """
+    import tensorflow
+
+    if about["fit"] != "crop":
+        return images
+    sides = tensorflow.shape(images)[1:3]
+    side = tensorflow.reduce_min(sides)
+    top, left = tensorflow.unstack((sides - side) // 2)
+    return images[:, top : top + side, left : left + side]
 
 
 def make_resizing(
     about: dict[str, Any], antialias: bool, scale: int = 1
 ) -> keras.layers.Resizing:
-    """To `scale` times the size that the model takes."""
+    """To `scale` times the size that the model takes.
+
+    Args:
+        antialias: whether resizing averages over what it leaves out, as
+            `thaw.images.resize_image` does; not every runtime can.
+    """
     side = about["image_size"] * scale
-    return keras.layers.Resizing(
-        side,
-        side,
-        crop_to_aspect_ratio=about["fit"] == "crop",
-        antialias=antialias,
+    return keras.layers.Resizing(side, side, antialias=antialias)
+
+
+def trace_classifier(
+    model: keras.Model, about: dict[str, Any], antialias: bool
+):
+    """A TensorFlow function of images of any size."""
+    network = scale_logits(model, about)
+    resize = make_resizing(about, antialias)
+    return trace(
+        lambda x: network(resize(crop_images(x, about)), training=False)
     )
 
 
@@ -117,7 +146,7 @@ def trace(
     @tensorflow.function(input_signature=[signature])
     def run(images):
         images = tensorflow.cast(images, "float32")
-        return {OUTPUT: predict(images, training=False)}
+        return {OUTPUT: predict(images)}
 
     return run
 
@@ -133,7 +162,7 @@ def hold_variables(model: keras.Model):
 
 
 def write_keras(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
-    classifier = build_classifier(model, about, antialias=True)
+    classifier = build_classifier(model, about)
     save_model(classifier, path, **about, any_size=True)
 
 
@@ -143,10 +172,8 @@ def write_saved_model(
     """With about in assets.extra, which TensorFlow leaves to its users."""
     import tensorflow
 
-    classifier = build_classifier(model, about, antialias=True)
-    tensorflow.saved_model.save(
-        hold_variables(classifier), path, signatures=trace(classifier)
-    )
+    predict = trace_classifier(model, about, antialias=True)
+    tensorflow.saved_model.save(hold_variables(model), path, signatures=predict)
     (path / "fingerprint.pb").unlink()  # has a random part, and no reader
     (path / "assets.extra").mkdir()
     (path / "assets.extra" / ABOUT).write_text(describe(about), "utf-8")
@@ -160,7 +187,7 @@ def write_onnx(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
         from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
         patch_tf2onnx()  # as Keras's own export does
-        predict = trace(build_classifier(model, about, antialias=False))
+        predict = trace_classifier(model, about, antialias=False)
         graph, _ = tf2onnx.convert.from_function(
             predict, predict.input_signature, opset=ONNX_OPSET
         )
@@ -175,11 +202,43 @@ def write_onnx(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
         dims = tensor.type.tensor_type.shape.dim
         for dim, name in zip(dims, names, strict=False):
             dim.dim_param = name
+    drop_reshapes(graph)
     name_values(graph.graph)
     onnx.helper.set_model_props(
         graph, {key: describe(value) for key, value in about.items()}
     )
     onnx.save(graph, path)
+
+
+def drop_reshapes(model) -> None:
+    """Takes those out of an ONNX model that change no shape.
+
+    tf2onnx leaves some in, not always the same ones.
+    """
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in graph.value_info
+    }
+    targets = {
+        constant.name: onnx.numpy_helper.to_array(constant).tolist()
+        for constant in graph.initializer
+        if constant.data_type == onnx.TensorProto.INT64
+    }
+    nodes, same = [], {}
+    for node in model.graph.node:
+        given = [same.get(name, name) for name in node.input]
+        node.input[:] = given
+        if node.op_type == "Reshape" and given[1] in targets:
+            first, *others = targets[given[1]]
+            if first == -1 and others == shapes.get(given[0], [0])[1:]:
+                same[node.output[0]] = given[0]
+                continue
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def name_values(graph) -> None:
@@ -213,14 +272,15 @@ def write_litert(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
     fine = make_resizing(about, antialias=False, scale=OVERSAMPLING)
     average = keras.layers.AveragePooling2D(OVERSAMPLING)
 
-    def classify(images, training):
+    def classify(images):
+        images = crop_images(images, about)
         large = (
             tensorflow.reduce_max(tensorflow.shape(images)[1:3])
             > about["image_size"]
         )
         share = tensorflow.cast(large, "float32")
         x = share * average(fine(images)) + (1 - share) * plain(images)
-        return network(x, training=training)
+        return network(x, training=False)
 
     predict = trace(classify, batch_size=1).get_concrete_function()
     converter = tensorflow.lite.TFLiteConverter.from_concrete_functions(
@@ -243,7 +303,9 @@ def write_openvino(
     from openvino.preprocess import PrePostProcessor, ResizeAlgorithm
 
     network = scale_logits(model, about)
-    predict = trace(network, about["image_size"]).get_concrete_function()
+    predict = trace(
+        lambda x: network(x, training=False), about["image_size"]
+    ).get_concrete_function()
     network = openvino.convert_model(predict)
     process = PrePostProcessor(network)
     layout = openvino.Layout("NHWC")
