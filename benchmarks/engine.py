@@ -14,12 +14,12 @@ import openvino
 from PIL import Image
 
 from benchmarks.project import run
-from thaw.activations import RangedArray, load_view
+from thaw.activations import Outputs, load
 from thaw.augmentation import augment_images
 from thaw.backbone import build_backbone
-from thaw.files import create_array
 from thaw.frozen import FrozenNetwork, convert_to_openvino
 from thaw.images import resize_image
+from thaw.order import Order
 from thaw.parts import IMAGE, POOLED, get_part
 from thaw.plan import find_tap
 
@@ -53,18 +53,19 @@ def run_extraction(
         rows = rows % len(images)
         return augment_images(images, rows, views, **AUGMENT)
 
+    order = Order(COUNT, views=2, block=COUNT)
     outs = [
-        RangedArray(
-            create_array(
-                folder / f"{i}.npy",
-                (COUNT, *shape),
-                "float16" if len(shape) > 1 else "float32",
-            )
-        )
+        Outputs(
+            [folder / f"{i}-{view}.npy" for view in range(2)],
+            order,
+            shape,
+            "float16" if len(shape) > 1 else "float32",
+            new=True,
+        ).shift(COUNT)
         for i, shape in enumerate(network.outputs)
     ]
     start = time.perf_counter()
-    network.run(partial(load_view, gather, 1), COUNT, outs)
+    network.run(partial(load, gather, order, COUNT), COUNT, outs)
     return COUNT / (time.perf_counter() - start)
 
 

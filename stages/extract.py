@@ -7,6 +7,7 @@ from thaw.activations import write_activations
 from thaw.augmentation import gather_views
 from thaw.backbone import build_backbone
 from thaw.checkpoints import open_checkpoint
+from thaw.cluster import Cluster, open_cluster
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.environment import describe_environment
@@ -23,6 +24,11 @@ PICTURE = "plots/augmented.png"
 
 
 def main() -> None:
+    with open_cluster() as cluster:
+        extract(cluster)
+
+
+def extract(cluster: Cluster | None) -> None:
     p = params.load()
     dataset = Dataset(PREPARED)
     say(f"reading {PREPARED}", *dataset.describe())
@@ -50,6 +56,7 @@ def main() -> None:
             rows={split: len(labels[split]) for split in SPLITS},
             gather=gather,
             label="extracting",
+            cluster=cluster,
         )
         for layer in layers:
             link_folder(checkpoint.folder / layer, folder / layer)

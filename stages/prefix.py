@@ -5,6 +5,7 @@ from thaw.activations import write_activations
 from thaw.augmentation import gather_views
 from thaw.backbone import build_backbone
 from thaw.checkpoints import open_checkpoint
+from thaw.cluster import open_cluster
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.features import Features
@@ -52,15 +53,17 @@ def main() -> None:
                 f"running {start} to {plan.cut} on {network.engine} in "
                 f"{network.precision}"
             )
-            write_activations(
-                network,
-                {plan.cut: "float16"},
-                checkpoint,
-                views=p.finetune.views,
-                rows={s: len(features.open_labels(s)) for s in SPLITS},
-                gather=gather,
-                label="running the prefix",
-            )
+            with open_cluster() as cluster:
+                write_activations(
+                    network,
+                    {plan.cut: "float16"},
+                    checkpoint,
+                    views=p.finetune.views,
+                    rows={s: len(features.open_labels(s)) for s in SPLITS},
+                    gather=gather,
+                    label="running the prefix",
+                    cluster=cluster,
+                )
             link_folder(checkpoint.folder / plan.cut, folder / plan.cut)
     say_wrote(ACTIVATIONS)
 

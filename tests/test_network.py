@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from thaw.activations import RangedArray, write_activations
+from thaw.activations import Outputs, write_activations
 from thaw.augmentation import augment_images, gather_views
 from thaw.backbone import build_backbone, measure_drift
 from thaw.backend import keras, make_deterministic
@@ -25,11 +25,12 @@ from thaw.checkpoints import Checkpoint
 from thaw.dataset import Dataset
 from thaw.errors import InputError
 from thaw.features import Features
-from thaw.files import create_array, write_json
+from thaw.files import write_json
 from thaw.folding import fold_normalization
 from thaw.frozen import FrozenNetwork
 from thaw.inputs import open_inputs
 from thaw.models import build_head, join_head, load_model, save_model
+from thaw.order import Order
 from thaw.parts import IMAGE, LOGITS, POOLED, get_part
 from thaw.plan import (
     CACHED,
@@ -316,7 +317,8 @@ def test_openvino_telemetry_is_never_imported(b0):
 
 
 def test_activations_beyond_float16_are_noticed(tmp_path):
-    half = RangedArray(create_array(tmp_path / "a.npy", (2, 1), "float16"))
+    paths = [tmp_path / "a.npy"]
+    half = Outputs(paths, Order(2, 1, 8), (1,), "float16", new=True)
     half[0:1] = np.array([[65000.0]])
     assert not half.overflowed
     half[1:2] = np.array([[70000.0]])

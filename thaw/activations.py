@@ -2,22 +2,23 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from thaw.backend import keras
 from thaw.checkpoints import Checkpoint
+from thaw.cluster import Cluster
 from thaw.console import format_bytes, format_seconds, progress, say
-from thaw.dataset import Gather
+from thaw.dataset import Gather, Views
 from thaw.errors import InputError
 from thaw.features import get_path, open_activations
-from thaw.files import (
-    continue_array,
-    create_array,
-)
+from thaw.files import continue_array, create_array
 from thaw.frozen import FrozenNetwork
+from thaw.order import Order, choose_block
 
 # Images of the short run that the time to come is told from.
 TRIAL = 128
@@ -40,18 +41,61 @@ def get_precision(network: FrozenNetwork, split: str) -> str:
     return network.precision if split == "train" else "float32"
 
 
-class RangedArray:
-    """Writes into an array and notices what its dtype can't hold."""
+class Outputs:
+    """The arrays of one layer and split, filled by position.
 
-    def __init__(self, array: np.ndarray):
-        self.array, self.overflowed = array, False
+    Args:
+        paths: of the array of each view.
+        order: of the positions.
+        shape: of a row.
+        dtype: of the arrays.
+        new: whether they are to be made, or else continued.
 
-    def __setitem__(self, rows: slice, values: np.ndarray) -> None:
+    Attributes:
+        overflowed: whether something left the dtype's range.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        order: Order,
+        shape: tuple[int, ...],
+        dtype: str,
+        new: bool,
+    ):
+        self.arrays = [
+            create_array(path, (order.rows, *shape), dtype)
+            if new
+            else continue_array(path)
+            for path in paths
+        ]
+        self.order, self.overflowed = order, False
+        self._first = 0
+
+    def shift(self, first: int) -> "Outputs":
+        """Slices count from this position from now on."""
+        self._first = first
+        return self
+
+    def __setitem__(self, span: slice, values: np.ndarray) -> None:
+        rows, views = self.order.locate(
+            self._first + span.start, self._first + span.stop
+        )
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
         with np.errstate(over="ignore"):
-            self.array[rows] = values
-        limit = np.finfo(self.array.dtype).max
+            for part in np.split(np.arange(len(rows)), ends):
+                array = self.arrays[views[part[0]]]
+                array[rows[part[0]] : rows[part[-1]] + 1] = values[part]
+        limit = np.finfo(self.arrays[0].dtype).max
         if not -limit <= values.min() <= values.max() <= limit:  # or NaN
             self.overflowed = True
+
+
+def load(
+    gather: Gather, order: Order, first: int, start: int, stop: int
+) -> np.ndarray:
+    """What lies at consecutive positions, counted from `first`."""
+    return gather(*order.locate(first + start, first + stop))
 
 
 def write_activations(
@@ -62,6 +106,7 @@ def write_activations(
     rows: dict[str, int],
     gather: dict[str, Gather],
     label: str,
+    cluster: Cluster | None = None,
 ) -> None:
     """Runs every split and view through the network, once.
 
@@ -77,6 +122,7 @@ def write_activations(
         rows: images in each split that is to be written.
         gather: for each split, the network's inputs.
         label: of the progress bar.
+        cluster: what runs it instead of this machine; `gather` are `Views`.
 
     Raises:
         InputError: where an output is not finite.
@@ -88,12 +134,22 @@ def write_activations(
         checkpoint.write(**start)
         for layer in layers:
             (checkpoint.folder / layer).mkdir(parents=True, exist_ok=True)
-    images = sum(rows[split] for split, _ in list_views(rows, views))
+    inputs = {x: gather[x](np.zeros(1, int), np.zeros(1, int)) for x in rows}
+    outputs = 4 * sum(math.prod(shape) for shape in network.outputs)
+    orders = {
+        split: Order(
+            rows[split],
+            count := views if split == "train" else 1,
+            choose_block(inputs[split].nbytes, outputs, count),
+        )
+        for split in rows
+    }
+    images = sum(map(len, orders.values()))
     segment = images
     if checkpoint.note["done"] < images:
-        segment = preview(network, checkpoint, images, views, rows, gather)
+        segment = preview(network, checkpoint, orders, gather, cluster)
     while overflowed := write_once(
-        network, checkpoint, views, rows, gather, label, segment
+        network, checkpoint, orders, gather, label, segment, cluster
     ):
         names = ", ".join(sorted(overflowed))
         dtypes = checkpoint.note["dtypes"]
@@ -128,10 +184,9 @@ def predict(
 def preview(
     network: FrozenNetwork,
     checkpoint: Checkpoint,
-    images: int,
-    views: int,
-    rows: dict[str, int],
+    orders: dict[str, Order],
     gather: dict[str, Gather],
+    cluster: Cluster | None,
 ) -> int:
     """Says what is to come; refuses what the disk can't hold.
 
@@ -139,91 +194,160 @@ def preview(
         Images that the network runs between two notes.
     """
     done, dtypes = checkpoint.note["done"], checkpoint.note["dtypes"]
+    images = sum(map(len, orders.values()))
     size = images * sum(
         math.prod(shape) * np.dtype(dtype).itemsize
         for shape, dtype in zip(network.outputs, dtypes.values(), strict=True)
     )
     # DVC's cache may have to copy.
     checkpoint.check_room(2 * size, "fewer views or no tap need less")
-    split, view = max(list_views(rows, views), key=lambda item: item[1])
-    load = partial(load_view, gather[split], view)
-    trial = min(TRIAL, rows[split], math.ceil(images / 20))
-    outs = [np.empty((trial, *s), np.float32) for s in network.outputs]
-    network.run(load, 1, outs)  # compiles
-    start = time.perf_counter()
-    network.run(load, trial, outs)
-    seconds_each = (time.perf_counter() - start) / trial
-    say(
-        f"{images} images, views counted; {format_bytes(size)} to write; about "
-        + format_seconds((images - done) * seconds_each)
-    )
-    size = network.batch_size
-    segment = size * math.ceil(SECONDS_BETWEEN_NOTES / seconds_each / size)
+    known = f"{images} images, views counted; {format_bytes(size)} to write"
+    if cluster:
+        say(f"{known}; {cluster.describe(network)}")
+        segment = 1
+    else:
+        split = max(orders, key=lambda split: orders[split].views)
+        order = orders[split]
+        trial = min(TRIAL, order.rows, math.ceil(images / 20))
+        # Of the last view, which is augmented.
+        inputs = partial(load, gather[split], order, len(order) - trial)
+        outs = [np.empty((trial, *s), np.float32) for s in network.outputs]
+        network.run(inputs, 1, outs)  # compiles
+        start = time.perf_counter()
+        network.run(inputs, trial, outs)
+        seconds_each = (time.perf_counter() - start) / trial
+        say(f"{known}; about {format_seconds((images - done) * seconds_each)}")
+        size = network.batch_size
+        segment = size * math.ceil(SECONDS_BETWEEN_NOTES / seconds_each / size)
     if done:
+        again = min(segment, images - done)
         say(
             f"goes on from a run that was cut off: {done} are done, at most "
-            f"{min(segment, images - done)} of them run again"
+            f"{again} of them run again"
         )
     return segment
-
-
-def load_view(
-    gather: Gather, view: int, start: int, stop: int, first: int = 0
-) -> np.ndarray:
-    """Consecutive rows of one view, counted from `first`."""
-    rows = np.arange(first + start, first + stop)
-    return gather(rows, np.full(stop - start, view))
 
 
 def write_once(
     network: FrozenNetwork,
     checkpoint: Checkpoint,
-    views: int,
-    rows: dict[str, int],
+    orders: dict[str, Order],
     gather: dict[str, Gather],
     label: str,
     segment: int,
+    cluster: Cluster | None,
 ) -> list[str]:
     """One pass over everything; the layers that left their dtype's range."""
     note = checkpoint.note
+    dtypes = note["dtypes"]
     overflowed = set(note["overflowed"])
-    passed = 0  # images of the splits and views before this one
-    total = sum(rows[split] for split, _ in list_views(rows, views))
-    with progress(total, label, "images") as bar:
-        bar.update(note["done"])
-        for split, view in list_views(rows, views):
-            start = min(max(note["done"] - passed, 0), rows[split])
-            passed += rows[split]
-            if start == rows[split]:
-                continue
-            outs = {}
-            for shape, (layer, dtype) in zip(
-                network.outputs, note["dtypes"].items(), strict=True
-            ):
-                path = get_path(checkpoint.folder, layer, split, view)
-                outs[layer] = (
-                    continue_array(path)
-                    if start
-                    else create_array(path, (rows[split], *shape), dtype)
-                )
-            for first in range(start, rows[split], segment):
-                stop = min(first + segment, rows[split])
-                parts = {x: RangedArray(a[first:stop]) for x, a in outs.items()}
-                network.run(
-                    partial(load_view, gather[split], view, first=first),
-                    stop - first,
-                    list(parts.values()),
-                    bar.update,
-                    get_precision(network, split),
-                )
-                overflowed |= {x for x, a in parts.items() if a.overflowed}
-                checkpoint.write(
-                    **(
-                        note
-                        | {
-                            "done": passed - rows[split] + stop,
-                            "overflowed": sorted(overflowed),
-                        }
-                    )
-                )
+    before, starts, passed = {}, {}, 0
+    for split, order in orders.items():
+        before[split] = passed
+        starts[split] = min(max(note["done"] - passed, 0), len(order))
+        passed += len(order)
+
+    def open_outputs(split: str) -> list[Outputs]:
+        return [
+            Outputs(
+                [
+                    get_path(checkpoint.folder, layer, split, view)
+                    for view in range(orders[split].views)
+                ],
+                orders[split],
+                shape,
+                note["dtypes"][layer],
+                new=starts[split] == 0,
+            )
+            for shape, layer in zip(
+                network.outputs, note["dtypes"], strict=True
+            )
+        ]
+
+    dtypes = list(note["dtypes"].values())
+    with progress(passed, label, "images") as bar:
+        if cluster:
+            portions = run_there(
+                cluster,
+                network,
+                orders,
+                gather,
+                starts,
+                dtypes,
+                open_outputs,
+                bar,
+            )
+        else:
+            portions = run_here(
+                network, orders, gather, starts, open_outputs, bar, segment
+            )
+        bar.update(sum(starts.values()))
+        for split, stop, outs in portions:
+            overflowed |= {
+                layer
+                for layer, out in zip(note["dtypes"], outs, strict=True)
+                if out.overflowed
+            }
+            done = {
+                "done": before[split] + stop,
+                "overflowed": sorted(overflowed),
+            }
+            checkpoint.write(**(note | done))
     return sorted(overflowed)
+
+
+# Of a split, up to a position, what was written.
+Portion = tuple[str, int, list[Outputs]]
+
+
+def run_here(
+    network: FrozenNetwork,
+    orders: dict[str, Order],
+    gather: dict[str, Gather],
+    starts: dict[str, int],
+    open_outputs: Callable[[str], list[Outputs]],
+    bar: tqdm,
+    segment: int,
+) -> Iterator[Portion]:
+    """In portions of `segment` positions."""
+    for split, order in orders.items():
+        if starts[split] == len(order):
+            continue
+        outs = open_outputs(split)
+        for first in range(starts[split], len(order), segment):
+            stop = min(first + segment, len(order))
+            network.run(
+                partial(load, gather[split], order, first),
+                stop - first,
+                [out.shift(first) for out in outs],
+                bar.update,
+                get_precision(network, split),
+            )
+            yield split, stop, outs
+
+
+def run_there(
+    cluster: Cluster,
+    network: FrozenNetwork,
+    orders: dict[str, Order],
+    views: dict[str, Views],
+    starts: dict[str, int],
+    dtypes: list[str],
+    open_outputs: Callable[[str], list[Outputs]],
+    bar: tqdm,
+) -> Iterator[Portion]:
+    """In blocks, the one that was not finished from its start."""
+    for split, order in orders.items():
+        if starts[split] < len(order):
+            starts[split] -= starts[split] % order.step
+    opened = {}
+    precisions = {split: get_precision(network, split) for split in orders}
+    for split, first, results in cluster.run(
+        network, views, orders, precisions, dtypes, starts
+    ):
+        if split not in opened:
+            opened = {split: open_outputs(split)}
+        for out, values in zip(opened[split], results, strict=True):
+            out.shift(first)[0 : len(values)] = values
+        bar.update(len(results[0]))
+        yield split, first + len(results[0]), opened[split]

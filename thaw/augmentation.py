@@ -1,9 +1,13 @@
 """Views: seeded, augmented versions of each training image."""
 
+from functools import cached_property, partial
+from pathlib import Path
+
 import cv2
 import numpy as np
 
 from thaw.dataset import Dataset, Gather
+from thaw.files import open_array
 
 # One image a call, so that the threads that call it do not compete.
 cv2.setNumThreads(1)
@@ -18,6 +22,7 @@ def augment_images(
     translation: float,
     horizontal_flip: bool,
     contrast: float,
+    first: int = 0,
 ) -> np.ndarray:
     """Views of some images; view 0 is the image itself.
 
@@ -33,6 +38,7 @@ def augment_images(
         translation: at most this share of height and width, either way.
         horizontal_flip: whether half of the images are mirrored.
         contrast: at most this factor less or more.
+        first: the row that images[0] is.
 
     Returns:
         (n, H, W, 3) uint8, range [0, 255].
@@ -42,7 +48,7 @@ def augment_images(
     warped = np.empty(images.shape[1:], np.uint8)
     for out, row, view in zip(augmented, rows, views, strict=True):
         if view == 0:
-            out[:] = images[row]
+            out[:] = images[row - first]
             continue
         rng = np.random.default_rng([seed, view, row])
         turn, right, down, factor = rng.uniform(-1, 1, 4)
@@ -56,7 +62,7 @@ def augment_images(
         )
         # As Keras's layers: bilinear, reflected at the border.
         cv2.warpAffine(
-            images[row],
+            images[row - first],
             matrix,
             (width, height),
             dst=warped,
@@ -93,11 +99,34 @@ def change_contrast(image: np.ndarray, factor: float, out: np.ndarray) -> None:
     cv2.LUT(image, table.astype(np.uint8)[:, None, :], dst=out)
 
 
-def gather_views(dataset: Dataset, split: str, augment: dict) -> Gather:
-    """Of rows and their views, made on the way: (n, H, W, 3) uint8."""
-    images = dataset.open_images(split)
+class ImageViews:
+    """Of rows and their views, made on the way: (n, H, W, 3) uint8.
 
-    def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return augment_images(images, rows, views, **augment)
+    Args:
+        path: the images (all, H, W, 3) uint8.
+        augment: as `augment_images` has it.
+    """
 
-    return gather
+    def __init__(self, path: str | Path, augment: dict):
+        self.path, self.augment = Path(path).absolute(), augment
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        return open_array(self.path)
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "augment": self.augment}
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        return augment_images(self.images, rows, views, **self.augment)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The images (stop - start, H, W, 3)."""
+        return np.array(self.images[start:stop])
+
+    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
+        return partial(augment_images, inputs, first=first, **self.augment)
+
+
+def gather_views(dataset: Dataset, split: str, augment: dict) -> ImageViews:
+    return ImageViews(dataset.open_images(split).filename, augment)

@@ -22,11 +22,11 @@ from thaw.process import (
 # Informative and warning messages of TensorFlow's C++ side; errors stay.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# What TensorFlow and LiteRT print whatever the log level: notes (I...), and
-# that there is no GPU where there is none.
+# What TensorFlow and LiteRT print whatever the log level, notes (I...) and that
+# there is no GPU where there is none; and what Ray's C++ side has to say.
 CHATTER = re.compile(
     r"WARNING: All log messages before absl|I\d{4} |.*failed call to cuInit|"
-    r"INFO: Created TensorFlow Lite"
+    r"INFO: Created TensorFlow Lite|\[\d{4}-\d\d-\d\d .* [IWE] \d+ \d+\] "
 )
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from thaw.splits import SPLITS
 # Rows of a split (n,), and the view of each (n,), to what lies there or is
 # made of it: (n, *shape).
 Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Views(Protocol):
+    """A `Gather` whose reading and computing may be done in two places."""
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray: ...
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """What consecutive rows are made of (stop - start, ...)."""
+
+    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
+        """Of rows that were read, the first of them being row `first`."""
 
 
 class Dataset:

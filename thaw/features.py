@@ -4,6 +4,8 @@ In each a folder for every layer that was kept, in it an array for each split
 and view, rows in the order of data/prepared.
 """
 
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,24 +64,49 @@ class Features:
         path = self.folder / "labels" / f"{split}.npy"
         return open_labels(path, self.classes)
 
-    def gather(self, layer: str, split: str, views: int) -> Gather:
+    def gather(self, layer: str, split: str, views: int) -> "KeptViews":
         return gather_kept(self.folder, layer, split, views)
+
+
+class KeptViews:
+    """Of rows and their views, from arrays that are there: (n, *shape).
+
+    Args:
+        paths: of the array of each view.
+    """
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = [path.absolute() for path in paths]
+
+    @cached_property
+    def arrays(self) -> list[np.ndarray]:
+        return [open_array(path) for path in self.paths]
+
+    def __getstate__(self) -> dict:
+        return {"paths": self.paths}
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        first = self.arrays[0]
+        batch = np.empty((len(rows), *first.shape[1:]), first.dtype)
+        for view in np.unique(views):
+            batch[views == view] = self.arrays[view][rows[views == view]]
+        return batch
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """All views of each row (stop - start, views, *shape)."""
+        return np.stack([array[start:stop] for array in self.arrays], axis=1)
+
+    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
+        return lambda rows, views: inputs[rows - first, views]
 
 
 def gather_kept(
     folder: str | Path, layer: str, split: str, views: int
-) -> Gather:
+) -> KeptViews:
     """From the arrays of one layer, mapped; `views` counts only for train."""
-    arrays = [
-        open_activations(folder, layer, split, view)
-        for view in range(views if split == "train" else 1)
-    ]
-
-    def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        first = arrays[0]
-        batch = np.empty((len(rows), *first.shape[1:]), first.dtype)
-        for view in np.unique(views):
-            batch[views == view] = arrays[view][rows[views == view]]
-        return batch
-
-    return gather
+    return KeptViews(
+        [
+            get_path(folder, layer, split, view)
+            for view in range(views if split == "train" else 1)
+        ]
+    )

@@ -1,0 +1,221 @@
+"""Extraction on Ray clusters, real ones on this machine."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thaw import order
+from thaw.activations import write_activations
+from thaw.augmentation import ImageViews
+from thaw.backend import keras
+from thaw.checkpoints import Checkpoint
+from thaw.cluster import open_cluster
+from thaw.errors import InputError
+from thaw.features import KeptViews
+from thaw.frozen import FrozenNetwork
+from thaw.order import Order, choose_block
+
+RNG = np.random.default_rng(0)
+AUGMENT = {
+    "seed": 0,
+    "rotation": 0.05,
+    "translation": 0.1,
+    "horizontal_flip": True,
+    "contrast": 0.1,
+}
+VIEWS = 3
+ROWS = {"train": 50, "validation": 17}
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 70))
+def test_an_order_passes_each_view_of_each_row_once(rows, views, block):
+    all_ = Order(rows, views, block)
+    found_rows, found_views = all_.locate(0, len(all_))
+    pairs = set(zip(found_rows.tolist(), found_views.tolist(), strict=True))
+    assert len(pairs) == len(all_) == rows * views
+    for position in range(0, len(all_), all_.step):
+        first, stop = all_.get_block(position)
+        end = min(position + all_.step, len(all_))
+        assert end - position == (stop - first) * views
+        inside, _ = all_.locate(position, end)
+        assert set(inside.tolist()) == set(range(first, stop))
+
+
+def test_blocks_of_many_views_are_small():
+    assert choose_block(64 * 64 * 3, 5000, views=4) == order.MOST_ROWS
+    assert choose_block(600 * 600 * 3, 100_000, views=100) == order.BATCH
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    images = keras.Input((24, 24, 3))
+    x = keras.layers.Conv2D(4, 3, name="kept")(images)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
+    return FrozenNetwork(keras.Model(images, [x, pooled]), "auto", "uint8")
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for split, rows in ROWS.items():
+        images = RNG.integers(0, 256, (rows, 24, 24, 3), np.uint8)
+        np.save(folder / f"{split}.npy", images)
+    return {x: ImageViews(folder / f"{x}.npy", AUGMENT) for x in ROWS}
+
+
+@pytest.fixture
+def write(network, views, tmp_path, monkeypatch):
+    """Writes in blocks of 8 rows; a digest of each file, by name."""
+    monkeypatch.setattr(order, "MOST_ROWS", 8)
+
+    def write(name, cluster=None, kind=Checkpoint):
+        (tmp_path / name).mkdir(exist_ok=True)
+        checkpoint = kind(tmp_path / name)
+        write_activations(
+            network,
+            {"kept": "float16", "pooled": "float32"},
+            checkpoint,
+            VIEWS,
+            ROWS,
+            views,
+            "writing",
+            cluster,
+        )
+        return {
+            str(path.relative_to(checkpoint.folder)): hashlib.sha256(
+                path.read_bytes()
+            ).hexdigest()
+            for path in checkpoint.folder.rglob("*.npy")
+        }
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A head that computes nothing, and a way to add nodes that do."""
+    utils = pytest.importorskip("ray.cluster_utils", reason="Ray: group ray")
+    nodes = utils.Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "include_dashboard": False},
+    )
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.fixture
+def two_workers(nodes, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    workers = [nodes.add_node(num_cpus=1) for _ in range(2)]
+    with open_cluster() as cluster:
+        yield cluster, workers
+    for worker in workers:
+        if worker in nodes.worker_nodes:
+            nodes.remove_node(worker)
+
+
+def test_a_cluster_writes_the_same_bytes(write, two_workers):
+    cluster, _ = two_workers
+    here = write("here")
+    assert len(here) == 2 * (VIEWS + 1)
+    assert write("there", cluster) == here
+
+
+def test_a_node_that_dies_costs_its_unfinished_part(
+    write, nodes, two_workers, monkeypatch
+):
+    cluster, workers = two_workers
+    blocks = []
+    run = type(cluster).run
+
+    def run_and_kill(self, *args):
+        for block in run(self, *args):
+            blocks.append(block[:2])
+            if len(blocks) == 2:
+                nodes.remove_node(workers[0], allow_graceful=False)
+            yield block
+
+    monkeypatch.setattr(type(cluster), "run", run_and_kill)
+    assert write("there", cluster) == write("here")
+    assert len(blocks) == len(set(blocks)) == 10
+
+
+class CutOff(Checkpoint):
+    """Of a run that is cut off after its first 30 images."""
+
+    def write(self, **note):
+        super().write(**note)
+        if note["done"] >= 30:
+            raise KeyboardInterrupt
+
+
+def test_what_was_begun_here_ends_there(write, two_workers, monkeypatch):
+    cluster, _ = two_workers
+    monkeypatch.setattr("thaw.activations.SECONDS_BETWEEN_NOTES", 1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        write("both", kind=CutOff)
+    assert write("both", cluster) == write("whole")
+
+
+def test_a_worker_says_what_it_lacks(write, two_workers, network, monkeypatch):
+    cluster, _ = two_workers
+    monkeypatch.setattr(network, "precision", "bfloat8")
+    with pytest.raises(InputError, match="bfloat8; allowed"):
+        write("there", cluster)
+
+
+def test_kept_views_travel_as_they_are(tmp_path):
+    arrays = RNG.normal(size=(2, 9, 3)).astype("float16")
+    for view, array in enumerate(arrays):
+        np.save(tmp_path / f"{view}.npy", array)
+    kept = KeptViews([tmp_path / "0.npy", tmp_path / "1.npy"])
+    rows, views = np.array([7, 5, 6]), np.array([0, 1, 1])
+    gather = kept.gather_from(kept.read(5, 8), 5)
+    np.testing.assert_array_equal(gather(rows, views), kept(rows, views))
+
+
+def extract(project, **env):
+    return project.run(sys.executable, "-m", "stages.extract", **env)
+
+
+def test_an_address_that_nobody_answers_at_is_one_line(reproduced):
+    pytest.importorskip("ray", reason="Ray: group ray")
+    done = extract(reproduced, RAY_ADDRESS="127.0.0.1:9")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert line.startswith("thaw: no Ray cluster at RAY_ADDRESS=127.0.0.1:9")
+
+
+def test_ray_is_asked_for_by_name(reproduced, tmp_path):
+    (tmp_path / "ray.py").write_text("raise ImportError('none here')")
+    path = str(tmp_path)
+    done = extract(reproduced, RAY_ADDRESS="local", PYTHONPATH=path)
+    assert done.returncode == 1
+    assert "pip install --group ray" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_cluster_of_this_machine_repeats_the_pipeline(reproduced, tmp_path):
+    pytest.importorskip("ray", reason="Ray: group ray")
+    project = reproduced.copy(tmp_path / "project")
+    before = (project.folder / "dvc.lock").read_text()
+    project.dvc(
+        *("repro", "--force", "--single-item", "extract", "prefix"),
+        RAY_ADDRESS="local",
+    )
+    assert (project.folder / "dvc.lock").read_text() == before
+
+
+def test_the_default_path_imports_neither_ray_nor_jax():
+    code = (
+        "import sys, stages.extract, stages.prefix, stages.finetune; "
+        "assert not {'ray', 'jax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
