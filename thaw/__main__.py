@@ -65,6 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="as in `dvc exp run -S`",
     )
+
+    commands.add_parser(
+        "push", help="`dvc push`, and all that others need to run nothing twice"
+    )
     return parser
 
 
@@ -91,6 +95,8 @@ def main() -> None:
             from thaw.prediction import main as run
         elif command == "compare":
             from thaw.revisions import main as run
+        elif command == "push":
+            from thaw.sharing import main as run
         else:
             from thaw.forecast import main as run
         run(**arguments)

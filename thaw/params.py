@@ -265,6 +265,12 @@ def _find_contradictions(params: Params):
         )
     if prepare.source == "tfds" and not prepare.name:
         yield "prepare.name is null; allowed: with source tfds, a set's name"
+    scheme, colon, _ = (prepare.data_dir or "").partition("://")
+    if colon and scheme != "gs":
+        yield (
+            f"prepare.data_dir is {_quote(prepare.data_dir)}; allowed: a "
+            "folder, gs:// or null (TensorFlow reads no other scheme)"
+        )
     name, blocks = params.backbone.name, VARIANTS[params.backbone.name].blocks
     if finetune.blocks != "all" and finetune.blocks > blocks:
         yield (

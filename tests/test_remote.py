@@ -1,0 +1,196 @@
+"""Photographs and results in S3, shared by clones: a real server, loopback."""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Project
+
+from thaw.checkpoints import identify
+
+boto3 = pytest.importorskip("boto3", reason="no boto3 to write to S3 with")
+pytest.importorskip("dvc_s3", reason="no dvc-s3")
+server = pytest.importorskip("moto.server", reason="no S3 server: moto[server]")
+
+SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "nobody",
+    "AWS_SECRET_ACCESS_KEY": "nothing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_MAX_ATTEMPTS": "1",
+    "CI": "",
+}
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    """A client of a server with two buckets; who commits is in $HOME."""
+    home = tmp_path_factory.mktemp("home")
+    user = "[user]\nname = tester\nemail = tester@example.com\n"
+    (home / ".gitconfig").write_text(user)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    s3 = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SETTINGS, "HOME": str(home)}.items():
+            patch.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
+        client.create_bucket(Bucket="photographs")
+        client.create_bucket(Bucket="storage")
+        yield client
+    s3.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(reproduced, s3, tmp_path_factory) -> Project:
+    """A clone whose photographs come from S3, and whose results are there.
+
+    So are those of another `top_k`, which no commit knows. `ran` is what ran
+    with the photographs of S3, `hub` the repository that all clones share.
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    project = reproduced.copy(folder / "first")
+    raw = project.folder / "data/raw"
+    for path in filter(Path.is_file, raw.rglob("*")):
+        key = path.relative_to(raw.parent).as_posix()
+        s3.upload_file(str(path), "photographs", key)
+    project.run("git", "rm", "-r", "--quiet", "--cached", "data/raw")
+    project.run("git", "commit", "--quiet", "--message", "to S3")
+    shutil.rmtree(raw)
+    for name, bucket in ("storage", "storage/thaw"), ("photos", "photographs"):
+        project.dvc("remote", "add", name, f"s3://{bucket}")
+        url = s3.meta.endpoint_url
+        project.dvc("remote", "modify", name, "endpointurl", url)
+    project.dvc("remote", "default", "storage")
+    project.dvc("import-url", "remote://photos/raw", "data/raw")
+    project.ran = project.repro()
+    project.hub = folder / "hub.git"
+    commit(project)
+    project.run("git", "clone", "--quiet", "--bare", ".", str(project.hub))
+    project.run("git", "remote", "add", "origin", str(project.hub))
+    project.set(evaluate__top_k=2)
+    assert "evaluate" in project.repro("evaluate")
+    done = push(project)
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+def commit(project: Project) -> None:
+    project.run("git", "add", "--all")
+    done = project.run("git", "commit", "--quiet", "--message", "results")
+    assert done.returncode == 0, done.stderr
+
+
+def push(project: Project, **env: str) -> subprocess.CompletedProcess:
+    return project.run(sys.executable, "-m", "thaw", "push", **env)
+
+
+def clone(shared: Project, folder: Path) -> Project:
+    done = shared.run("git", "clone", "--quiet", str(shared.hub), str(folder))
+    assert done.returncode == 0, done.stderr
+    return Project(folder)
+
+
+def test_photographs_in_s3_are_like_any_folder(shared, monkeypatch):
+    assert not shared.ran
+    monkeypatch.chdir(shared.folder)
+    about = yaml.safe_load(Path("data/raw.dvc").read_text())
+    assert identify(Path("data/raw")) == about["outs"][0]["md5"]
+
+
+def test_a_clone_computes_nothing_again(shared, tmp_path):
+    colleague = clone(shared, tmp_path / "colleague")
+    colleague.dvc("pull")
+    assert "up to date" in colleague.dvc("status")
+    colleague.set(evaluate__top_k=2)
+    # Which takes no time, and can't be reused: it keeps what it writes.
+    assert colleague.repro("--pull", "evaluate") == ["check"]
+    for name in ("metrics/evaluate.json", "metrics/predictions.csv"):
+        ours, theirs = (p.folder / name for p in (shared, colleague))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_photograph_that_changes_in_s3_is_fetched(shared, s3, tmp_path):
+    colleague = clone(shared, tmp_path / "colleague")
+    colleague.dvc("pull")
+    old = {"Bucket": "photographs", "Key": "raw/down/00.jpg"}
+    kept = s3.get_object(**old)["Body"].read()
+    s3.put_object(**old, Body=kept + b" ")
+    try:
+        assert "up to date" in colleague.dvc("status")
+        # DVC notes the new hash here, with the old photographs.
+        colleague.dvc(
+            "exp", "run", "--pull", "-S", "evaluate.top_k=2", "evaluate"
+        )
+        colleague.run("git", "checkout", "data/raw.dvc")
+        colleague.dvc("update", "data/raw.dvc")
+    finally:
+        s3.put_object(**old, Body=kept)
+    photograph = colleague.folder / "data/raw/down/00.jpg"
+    assert photograph.read_bytes() == kept + b" "
+    changed = json.loads(colleague.dvc("status", "--json"))
+    assert {"prepare", "export"} <= set(changed)
+
+
+def read_job(hub: Path) -> str:
+    """README's job for SLURM, with trials and places of our own."""
+    _, section = (ROOT / "README.md").read_text().split("## A sweep on a")
+    job = re.search(r"    #!/bin/bash\n(    .*\n)+", section)[0]
+    job = textwrap.dedent(job)
+    for pattern, small in {
+        r"trials=\(.*?\n\)": "trials=('-S evaluate.top_k='{2,0,3})",
+        r"\n\. .*": "",
+        r"\bURL\b": str(hub),
+    }.items():
+        job, found = re.subn(
+            pattern, small, job, flags=re.S if "?" in pattern else 0
+        )
+        assert found == 1, pattern
+    return job
+
+
+def test_a_sweep_in_clones_is_gathered(shared, tmp_path):
+    job = read_job(shared.hub)
+
+    def run(number: int) -> subprocess.CompletedProcess:
+        return shared.run(
+            *("bash", "-c", job),
+            SCRATCH=str(tmp_path),
+            SLURM_ARRAY_TASK_ID=str(number),
+        )
+
+    with ThreadPoolExecutor(2) as nodes:
+        reused, refused, computed = nodes.map(run, range(3))
+    assert "Running stage 'evaluate'" not in reused.stdout
+    assert "Running stage 'evaluate'" in computed.stdout
+    assert refused.returncode and "evaluate.top_k is 0" in refused.stderr
+    home = clone(shared, tmp_path / "home")
+    home.dvc("exp", "pull", "--no-cache", "origin")
+    table = home.dvc("exp", "show", "--csv")
+    assert "sweep-0" in table and "sweep-2" in table
+    assert "sweep-1" not in table
+    home.dvc("exp", "pull", "origin", "sweep-2")
+    home.dvc("exp", "apply", "sweep-2")
+    assert not home.repro("--pull", "evaluate")
+    scores = json.loads((home.folder / "metrics/evaluate.json").read_text())
+    assert "top3" in scores["finetuned"]
+
+
+def test_a_push_that_fails_says_one_line(shared, tmp_path):
+    for change in (
+        ("modify", "storage", "endpointurl", "http://127.0.0.1:1"),
+        ("remove", "storage"),
+    ):
+        project = clone(shared, tmp_path / change[0])
+        project.dvc("remote", *change)
+        done = push(project)
+        assert done.returncode == 1
+        assert re.fullmatch("thaw: .*\n", done.stderr)
