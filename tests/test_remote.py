@@ -99,6 +99,14 @@ def clone(shared: Project, folder: Path) -> Project:
     return Project(folder)
 
 
+@pytest.fixture(scope="module")
+def colleague(shared, tmp_path_factory) -> Project:
+    """Another's clone, with all that the commit names. Copy it to change it."""
+    project = clone(shared, tmp_path_factory.mktemp("colleague") / "project")
+    project.dvc("pull")
+    return project
+
+
 def test_photographs_in_s3_are_like_any_folder(shared, monkeypatch):
     assert not shared.ran
     monkeypatch.chdir(shared.folder)
@@ -106,9 +114,8 @@ def test_photographs_in_s3_are_like_any_folder(shared, monkeypatch):
     assert identify(Path("data/raw")) == about["outs"][0]["md5"]
 
 
-def test_a_clone_computes_nothing_again(shared, tmp_path):
-    colleague = clone(shared, tmp_path / "colleague")
-    colleague.dvc("pull")
+def test_a_clone_computes_nothing_again(shared, colleague, tmp_path):
+    colleague = colleague.copy(tmp_path / "project")
     assert "up to date" in colleague.dvc("status")
     colleague.set(prepare__seed=1)
     # Which takes no time, and can't be reused: it keeps what it writes.
@@ -118,9 +125,8 @@ def test_a_clone_computes_nothing_again(shared, tmp_path):
         assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_a_photograph_that_changes_in_s3_is_fetched(shared, s3, tmp_path):
-    colleague = clone(shared, tmp_path / "colleague")
-    colleague.dvc("pull")
+def test_a_photograph_that_changes_in_s3_is_fetched(colleague, s3, tmp_path):
+    colleague = colleague.copy(tmp_path / "project")
     old = {"Bucket": "photographs", "Key": "raw/down/00.jpg"}
     kept = s3.get_object(**old)["Body"].read()
     s3.put_object(**old, Body=kept + b" ")
