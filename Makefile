@@ -6,13 +6,13 @@ PYTHON ?= $(firstword $(foreach v,python3.13 python3.12 python3.11 python3,\
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench torture lock clean
+.PHONY: repro test bench torture cluster lock clean
 
 repro: $(VENV)/installed
 	dvc repro
 	dvc metrics diff --all
 
-test: $(VENV)/installed
+test: $(VENV)/installed $(VENV)/scaled
 	ruff check .
 	ruff format --check .
 	pytest
@@ -25,6 +25,11 @@ $(VENV)/installed: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
+# Ray, JAX, S3: what a cluster takes, and the tests of it.
+$(VENV)/scaled: requirements-scale.txt $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 # Against the Keras guide, on any photographs: make bench DATA=folder
 bench: $(VENV)/installed
 	python -m benchmarks $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS))
@@ -33,10 +38,16 @@ bench: $(VENV)/installed
 torture: $(VENV)/installed
 	python -m benchmarks.torture $(if $(DATA),--data $(DATA))
 
+# Three hosts in network namespaces, a Ray cluster; as root, ten minutes.
+cluster: $(VENV)/installed $(VENV)/scaled
+	python -m benchmarks.cluster
+
 # Exact versions of all that pyproject.toml names needs, for every platform.
 lock: $(VENV)/installed
 	uv pip compile --quiet --universal --upgrade --group dev pyproject.toml \
 		--output-file requirements.txt
+	uv pip compile --quiet --universal --upgrade --group scale \
+		--constraint requirements.txt --output-file requirements-scale.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
