@@ -9,6 +9,7 @@ from thaw.batches import Batches
 from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
+from thaw.distribution import join_processes
 from thaw.environment import describe_environment
 from thaw.features import Features
 from thaw.files import write_json
@@ -17,6 +18,7 @@ from thaw.inputs import open_inputs
 from thaw.models import join_head, load_model, save_model, seed_dropout
 from thaw.parts import LOGITS, get_part
 from thaw.plan import Plan, apply_plan
+from thaw.process import is_first
 from thaw.training import measure_temperature, train_model
 
 PREPARED = "data/prepared"
@@ -77,6 +79,8 @@ def main() -> None:
             highest_loss=math.log(len(features.classes)),
         )
         temperature = measure_temperature(suffix, validation)
+        if not is_first():
+            return
         save_model(
             model,
             FINETUNED,
@@ -115,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, within=join_processes)

@@ -5,11 +5,13 @@ from thaw.backend import make_deterministic
 from thaw.batches import Batches
 from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
+from thaw.distribution import join_processes
 from thaw.environment import describe_environment
 from thaw.features import Features
 from thaw.files import write_json
 from thaw.models import build_head, save_model
 from thaw.parts import LOGITS, POOLED, get_part
+from thaw.process import is_first
 from thaw.training import measure_temperature, train_model, warn_of_guessing
 
 FEATURES = "data/features"
@@ -52,6 +54,8 @@ def main() -> None:
             class_weight=p.head.class_weight,
         )
         temperature = measure_temperature(model, validation)
+        if not is_first():
+            return
         save_model(
             head, HEAD, classes=features.classes, temperature=temperature
         )
@@ -73,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, within=join_processes)

@@ -69,6 +69,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "push", help="`dvc push`, and all that others need to run nothing twice"
     )
+    launch = commands.add_parser(
+        "launch", help="several processes of one training on this machine"
+    )
+    launch.add_argument("processes", type=parse_count)
+    launch.add_argument("program", nargs="+", help="behind a --")
     return parser
 
 
@@ -97,6 +102,8 @@ def main() -> None:
             from thaw.revisions import main as run
         elif command == "push":
             from thaw.sharing import main as run
+        elif command == "launch":
+            from thaw.launcher import main as run
         else:
             from thaw.forecast import main as run
         run(**arguments)

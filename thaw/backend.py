@@ -56,7 +56,8 @@ with without_chatter(), import_quickly():
     try:
         import keras
     except ImportError as error:
-        fail(f"Keras's backend can't be imported: {error}")
+        hint = "; `pip install --group jax`" if error.name == "jax" else ""
+        fail(f"Keras's backend can't be imported: {error}{hint}")
 
     if keras.backend.backend() == "tensorflow":
         import tensorflow

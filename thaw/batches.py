@@ -8,13 +8,15 @@ import numpy as np
 
 from thaw.backend import keras
 from thaw.dataset import Gather
+from thaw.distribution import pick_rows
 
 
 class Batches(keras.utils.PyDataset):
     """One batch for every step of training, or one pass for validation.
 
     A batch follows from its step alone: all images in each epoch, shuffled
-    anew, every image in the next of its views.
+    anew, every image in the next of its views. On several devices it is what
+    `distribute_model` takes, with this process's rows of the activations.
 
     Args:
         gather: the activations of rows and their views.
@@ -62,12 +64,16 @@ class Batches(keras.utils.PyDataset):
             self._order = epoch, order
         return order
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple:
         epoch, index = divmod(self.first_step + step, self.steps)
         start = index * self.batch_size
         rows = self._get_order(epoch)[start : start + self.batch_size]
+        labels = self.labels[rows]
+        spread = keras.distribution.distribution() is not None
+        rows = pick_rows(rows) if spread else rows
         views = (self._first_view[rows] + epoch) % self.views
-        return self.gather(rows, views).astype(np.float32), self.labels[rows]
+        x = self.gather(rows, views).astype(np.float32)
+        return (labels, x) if spread else x, labels
 
 
 def feed(batches: Batches):

@@ -24,6 +24,7 @@ from thaw.console import format_bytes
 from thaw.environment import describe_environment
 from thaw.errors import InputError
 from thaw.files import measure_size, read_json, write_json
+from thaw.process import is_first
 
 # Work that nobody went on with for so long is not kept.
 MOST_DAYS = 14
@@ -74,11 +75,16 @@ def open_checkpoint(last: bool = False) -> Iterator[Checkpoint]:
     as finished and stays until the next stage starts, as DVC itself may be cut
     off while it stores the results. It goes when the user must put something
     right first. A stage that DVC did not start, or whose work another process
-    is doing at this moment, gets one that never stays.
+    is doing at this moment, gets one that never stays; so does every process
+    but the first of several that train together.
 
     Args:
         last: whether no stage follows that opens one.
     """
+    if not is_first():
+        with tempfile.TemporaryDirectory() as folder:
+            yield Checkpoint(Path(folder))
+        return
     top = Path(os.environ.get("DVC_ROOT", "."), ".dvc", "tmp", "thaw")
     top.mkdir(parents=True, exist_ok=True)
     stage = os.environ.get("DVC_STAGE")

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from thaw.errors import InputError
 from thaw.files import measure_size
 from thaw.process import (
+    is_first,
     lock_workspace,
     was_interrupted,
     watch_process,
@@ -30,18 +31,23 @@ CHATTER = re.compile(
 )
 
 
-def run_stage(main: Callable[[], None], loses: bool = True) -> None:
+def run_stage(
+    main: Callable[[], None],
+    loses: bool = True,
+    within: Callable[[], AbstractContextManager] = nullcontext,
+) -> None:
     """Runs a stage's `main`: one line and status 1 for what a user did, or a
     machine lacks.
 
     Args:
         main: the stage.
         loses: whether DVC removed results of an earlier run before it.
+        within: what it runs within.
     """
     start = time.perf_counter()
     watch_process()
     try:
-        with lock_workspace():
+        with within(), lock_workspace():
             main()
     except BaseException as error:
         if was_interrupted():  # whatever libraries made of it
@@ -60,7 +66,7 @@ def fail(message: str) -> None:
 
 
 def say(*lines: str) -> None:
-    for line in lines:
+    for line in lines if is_first() else ():
         print(line, flush=True)
 
 
@@ -87,7 +93,11 @@ def format_seconds(seconds: float) -> str:
 def progress(total: int | None, label: str, unit: str) -> Iterator[tqdm]:
     """A bar with the time left on a terminal; nothing in a log file."""
     with tqdm(
-        total=total, desc=label, unit=f" {unit}", leave=False, disable=None
+        total=total,
+        desc=label,
+        unit=f" {unit}",
+        leave=False,
+        disable=None if is_first() else True,
     ) as bar:
         yield bar
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from thaw.threads import count_cores
 
-# Those whose version may change a digit.
+# Those whose version may change a digit; with KERAS_BACKEND.
 PACKAGES = (
     "keras",
     "tensorflow",
-    "jax",
-    "torch",
     "openvino",
     "numpy",
     "opencv-python-headless",
@@ -23,13 +21,15 @@ PACKAGES = (
 def describe_environment() -> str:
     """Versions, processor, threads, in one line."""
     parts = [f"Python {platform.python_version()}"]
-    for package in PACKAGES:
+    backend = os.environ.get("KERAS_BACKEND")
+    used = [backend] if backend in ("jax", "torch") else []
+    for package in [*PACKAGES, *used]:
         try:
             parts.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    if "KERAS_BACKEND" in os.environ:
-        parts.append(f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}")
+    if backend:
+        parts.append(f"KERAS_BACKEND={backend}")
     return ", ".join(
         [*parts, get_processor(), f"{count_cores()} threads", platform.system()]
     )

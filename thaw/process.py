@@ -27,13 +27,32 @@ POLL_SECONDS = 0.5
 LEAVE_SECONDS = 1.5
 
 
+_rank = 0
+
+
+def set_rank(rank: int) -> None:
+    """Says which of several processes this one is, from 0."""
+    global _rank
+    _rank = rank
+
+
+def is_first() -> bool:
+    """Whether this process writes and speaks, for all that do the same."""
+    return _rank == 0
+
+
 @contextmanager
 def lock_workspace() -> Iterator[None]:
     """Lets one stage at a time work in this folder.
 
+    Of several processes that train together the first one sees to it.
+
     Raises:
         InputError: where another one goes on working.
     """
+    if not is_first():
+        yield
+        return
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     try:
         # The stage of a DVC that was killed needs a moment to notice.
@@ -46,12 +65,28 @@ def lock_workspace() -> Iterator[None]:
         yield
 
 
-def find_dvc() -> psutil.Process | None:
-    """The DVC that started this stage, if one did."""
-    if "DVC_STAGE" not in os.environ:
-        return None
-    parents = psutil.Process().parents()
-    return next((p for p in parents if p.name() not in SHELLS), None)
+def find_starters() -> list[psutil.Process]:
+    """DVC, if it started this stage, and the launchers in between.
+
+    On another host that is what the launcher runs there.
+    """
+    starters = []
+    if "DVC_STAGE" in os.environ:
+        for parent in psutil.Process().parents():
+            if parent.name() in SHELLS:
+                continue
+            starters.append(parent)
+            if not has_stage(parent):
+                break
+    return starters
+
+
+def has_stage(process: psutil.Process) -> bool:
+    """Whether DVC started it, or what started it."""
+    try:
+        return "DVC_STAGE" in process.environ()
+    except psutil.Error:  # another user's
+        return False
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -77,13 +112,13 @@ def watch_process() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     threading.Thread(
-        target=_watch, args=(woken, find_dvc()), daemon=True
+        target=_watch, args=(woken, find_starters()), daemon=True
     ).start()
 
 
-def _watch(woken: int, dvc: psutil.Process | None) -> None:
+def _watch(woken: int, starters: list[psutil.Process]) -> None:
     while not select.select([woken], [], [], POLL_SECONDS)[0]:
-        if dvc and not is_alive(dvc):
+        if not all(map(is_alive, starters)):
             os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(LEAVE_SECONDS)
     report_interruption()
@@ -105,8 +140,12 @@ def was_interrupted() -> bool:
 
 
 def report_interruption() -> None:
+    report("interrupted; `dvc repro` goes on")
+
+
+def report(message: str) -> None:
     """One line, whoever calls first."""
     if _reported.acquire(blocking=False):
         clear = "\r\x1b[K" if os.isatty(STDERR) else ""  # a progress bar
-        line = f"{clear}thaw: interrupted; `dvc repro` goes on\n"
+        line = f"{clear}thaw: {message}\n"
         os.write(STDERR, line.encode())

@@ -11,8 +11,10 @@ from thaw.batches import Batches, feed
 from thaw.calibration import fit_temperature
 from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
+from thaw.distribution import distribute_model, share_file
 from thaw.errors import InputError
 from thaw.files import new_file, write_table
+from thaw.process import is_first
 
 KEPT = "training.npz"
 
@@ -81,6 +83,7 @@ class Keeper(keras.callbacks.Callback):
         checkpoint: where it is kept.
         best: which epoch so far is the best.
         start: validation scores before the first epoch, or None.
+        layers: of the model, with those that draw.
 
     Attributes:
         curves: losses and accuracies, a row an epoch.
@@ -88,17 +91,21 @@ class Keeper(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, best: BestEpoch, start: dict | None
+        self,
+        checkpoint: Checkpoint,
+        best: BestEpoch,
+        start: dict | None,
+        layers: list[keras.Layer],
     ):
         super().__init__()
-        self.path = checkpoint.folder / KEPT
+        self.path, self.layers = checkpoint.folder / KEPT, layers
         self.best, self.start = best, start
         self.curves, self.over = [], False
 
     def list_variables(self) -> list[keras.Variable]:
         seeds = [
             layer.seed_generator.state
-            for layer in self.model.layers
+            for layer in self.layers
             if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
         ]
         weights, optimizer = self.model.weights, self.model.optimizer
@@ -107,6 +114,8 @@ class Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.curves.append({"epoch": epoch + 1, **logs})
         self.over = self.model.stop_training
+        if not is_first():
+            return
         about = {
             "start": self.start,
             "curves": self.curves,
@@ -129,10 +138,10 @@ class Keeper(keras.callbacks.Callback):
 
 def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
     """What a `Keeper` kept in a run that was cut off."""
-    path = checkpoint.folder / KEPT
-    if not path.exists():
+    file = share_file(checkpoint.folder / KEPT)
+    if not file:
         return None
-    with np.load(path, allow_pickle=False) as kept:
+    with np.load(file, allow_pickle=False) as kept:
         about, *arrays = kept.values()
     return json.loads(str(about)), arrays
 
@@ -213,6 +222,7 @@ def train_model(
         InputError: where no epoch gave a finite validation loss.
     """
     schedule = make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
+    layers, model = model.layers, distribute_model(model)
     model.compile(
         optimizer=keras.optimizers.Adam(schedule),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -224,7 +234,7 @@ def train_model(
     if from_trained and not kept:
         start = model.evaluate(feed(validation), return_dict=True, verbose=0)
     best = BestEpoch(start, highest_loss)
-    keeper = Keeper(checkpoint, best, start)
+    keeper = Keeper(checkpoint, best, start, layers)
     keeper.set_model(model)
     if kept:
         keeper.restore(*kept)
@@ -254,12 +264,14 @@ def train_model(
     model.set_weights(best.weights)
     columns = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
     rows = [[row[name] for name in columns] for row in keeper.curves]
-    write_table(curves, columns, rows)
+    if is_first():
+        write_table(curves, columns, rows)
     return best.epoch, best.scores, start
 
 
 def measure_temperature(model: keras.Model, validation: Batches) -> float:
     """That which calibrates a model's logits, by `fit_temperature`."""
+    model = distribute_model(model)
     logits = model.predict(feed(validation), verbose=0)
     return fit_temperature(logits, validation.labels)
 
