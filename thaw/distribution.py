@@ -55,10 +55,9 @@ LOST_LINE = (
 
 @contextmanager
 def join_processes() -> Iterator[None]:
-    """Joins the other processes of a training, and uses all devices there are.
+    """Joins the other processes of a training, if there are any.
 
-    Nothing happens where there is one process and one device. The end of any
-    process ends all, each with one line.
+    The end of any process ends all, each with one line.
 
     Raises:
         InputError: where there are several and the backend is not JAX, or
@@ -66,29 +65,25 @@ def join_processes() -> Iterator[None]:
     """
     processes, rank = find_processes()
     set_rank(rank)
-    if keras.backend.backend() != "jax":
-        if processes > 1:
-            raise InputError(
-                "several processes train on JAX alone: set KERAS_BACKEND=jax"
-            )
+    if processes == 1:
         yield
         return
+    if keras.backend.backend() != "jax":
+        raise InputError(
+            "several processes train on JAX alone: set KERAS_BACKEND=jax"
+        )
     import jax
 
-    if processes > 1:
-        connect(processes, rank)
-    if jax.device_count() > 1:
-        keras.distribution.set_distribution(RowsParallel())
     try:
+        connect(processes, rank)
         yield
         jax.distributed.shutdown()  # when all are done
     except BaseException as error:
-        if processes > 1:
-            if LOST.search(str(error)):
-                report(LOST_LINE)
-                os._exit(1)
-            # Else JAX waits at its exit for those that wait for this one.
-            atexit.register(os._exit, 1)
+        if LOST.search(str(error)):
+            report(LOST_LINE)
+            os._exit(1)
+        # Else JAX waits at its exit for those that wait for this one.
+        atexit.register(os._exit, 1)
         raise
 
 
@@ -152,7 +147,6 @@ def connect(processes: int, rank: int) -> None:
             f"the {processes} processes can't find each other: {reason}; "
             f"{ADDRESSES}=host:port names the first one's"
         ) from error
-    keras.utils.set_random_seed(0)  # the same in all, for what has no seed
 
 
 class RowsParallel(keras.distribution.DataParallel):
@@ -190,21 +184,45 @@ class Whole(keras.layers.Layer):
 
 
 def distribute_model(model: keras.Model) -> keras.Model:
-    """Takes what `Batches` gives where there are several devices.
+    """Takes what `Batches` gives from now on, where there are several devices.
 
     Args:
-        model: activations to logits.
+        model: activations to logits. Its variables go to all devices.
 
     Returns:
         Labels and activations to logits, by the same layers; `model` itself
         where there is one device.
     """
-    if not keras.distribution.distribution():
+    if keras.backend.backend() != "jax":
         return model
+    import jax
+
+    if jax.device_count() == 1:
+        return model
+    if not keras.distribution.distribution():
+        keras.distribution.set_distribution(RowsParallel())
+    place_variables(model)
     labels = keras.Input((), dtype="int32")
     x = keras.Input(model.input_shape[1:])
     (logits,) = keras.tree.flatten(model(Batch()(labels, x)))
     return keras.Model([labels, x], Whole()(logits))
+
+
+def place_variables(model: keras.Model) -> None:
+    """Puts the first process's values of all variables on every device."""
+    import jax
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    distribution = keras.distribution.distribution()
+    if not distribution:
+        return
+    values = [variable.numpy() for variable in model.variables]
+    values = broadcast_one_to_all(values)
+    for variable, value in zip(model.variables, values, strict=True):
+        layout = distribution.get_whole_layout(value.shape).backend_layout
+        variable.assign(
+            jax.make_array_from_process_local_data(layout, np.asarray(value))
+        )
 
 
 def pick_rows(rows: np.ndarray) -> np.ndarray:

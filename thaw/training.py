@@ -11,7 +11,7 @@ from thaw.batches import Batches, feed
 from thaw.calibration import fit_temperature
 from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
-from thaw.distribution import distribute_model, share_file
+from thaw.distribution import distribute_model, place_variables, share_file
 from thaw.errors import InputError
 from thaw.files import new_file, write_table
 from thaw.process import is_first
@@ -238,6 +238,7 @@ def train_model(
     keeper.set_model(model)
     if kept:
         keeper.restore(*kept)
+        place_variables(model)
         say(
             f"goes on from a run that was cut off: of {epochs} epochs "
             f"{len(keeper.curves)} are done, the next one starts again"
