@@ -4,7 +4,7 @@ import math
 
 from thaw import params
 from thaw.backbone import build_backbone, measure_drift
-from thaw.backend import make_deterministic
+from thaw.backend import has_accelerator, make_deterministic
 from thaw.batches import Batches
 from thaw.checkpoints import open_checkpoint
 from thaw.console import run_stage, say, say_wrote
@@ -77,6 +77,7 @@ def main() -> None:
             class_weight=p.finetune.class_weight,
             from_trained=True,
             highest_loss=math.log(len(features.classes)),
+            mixed_precision=has_accelerator(),
         )
         temperature = measure_temperature(suffix, validation)
         if not is_first():

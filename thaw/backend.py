@@ -65,6 +65,19 @@ with without_chatter(), import_quickly():
         tensorflow.config.list_physical_devices()
 
 
+def has_accelerator() -> bool:
+    """Whether Keras, on JAX or Torch, computes on anything but processors."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
 def make_deterministic(seed: int) -> None:
     """Seeds Python, NumPy and the backend, and has it repeat itself exactly."""
     keras.utils.set_random_seed(seed)

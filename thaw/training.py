@@ -186,6 +186,31 @@ def make_schedule(
     )
 
 
+def mix_precision(model: keras.Model, layers: list[keras.Layer]) -> None:
+    """Has training steps, and nothing else, compute in bfloat16.
+
+    Variables stay in float32, and so do the policies that layers are saved
+    with.
+
+    Args:
+        model: what is trained.
+        layers: of it, those that compute in bfloat16.
+    """
+    step = model.train_step
+
+    def train_step(*args):
+        policies = [layer.dtype_policy for layer in layers]
+        try:
+            for layer in layers:
+                layer.dtype_policy = "mixed_bfloat16"
+            return step(*args)
+        finally:
+            for layer, policy in zip(layers, policies, strict=True):
+                layer.dtype_policy = policy
+
+    model.train_step = train_step
+
+
 def train_model(
     model: keras.Model,
     train: Batches,
@@ -198,6 +223,7 @@ def train_model(
     class_weight: str = "none",
     from_trained: bool = False,
     highest_loss: float = math.inf,
+    mixed_precision: bool = False,
 ) -> tuple[int | None, dict, dict | None]:
     """Trains what is trainable and leaves the weights of the best epoch.
 
@@ -213,6 +239,7 @@ def train_model(
             proportion to its class's size, in the training loss alone.
         from_trained: score the start as well, and never end worse.
         highest_loss: end early when the validation loss passes this.
+        mixed_precision: train all but the last layer in bfloat16.
 
     Returns:
         The best epoch (None: the start), its validation accuracy and loss, and
@@ -229,6 +256,9 @@ def train_model(
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
+    if mixed_precision:
+        say("training in mixed bfloat16; validation in float32")
+        mix_precision(model, layers[:-1])
     kept = load_kept(checkpoint)
     start = kept[0]["start"] if kept else None
     if from_trained and not kept:

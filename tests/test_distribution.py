@@ -1,0 +1,256 @@
+"""Training on several processes and devices, by real ones on this machine."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from test_survival import read_until, start
+
+from thaw import process
+from thaw.backend import keras
+from thaw.batches import Batches
+from thaw.checkpoints import Checkpoint
+from thaw.distribution import find_processes
+from thaw.environment import describe_environment
+from thaw.errors import InputError
+from thaw.models import build_head, save_model
+from thaw.parts import LOGITS, POOLED, get_part
+from thaw.training import train_model
+
+pytest.importorskip("jax", reason="several processes train on JAX alone")
+
+LAUNCHER = f"{sys.executable} -m thaw launch 2 --"
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """JAX, which compiles once for all tests here."""
+    return {
+        "KERAS_BACKEND": "jax",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def read_scores(project, stage):
+    path = project.folder / "metrics" / f"{stage}.json"
+    return json.loads(path.read_text())
+
+
+def read_weights(project, name):
+    path = project.folder / "models" / f"{name}.keras"
+    return keras.models.load_model(path, compile=False).get_weights()
+
+
+def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
+    """Batches divide neither by the processes nor into the images."""
+    project = reproduced.copy(tmp_path / "project")
+    project.set(
+        head__batch_size=5,
+        head__class_weight="balanced",
+        finetune__batch_size=7,
+        finetune__epochs=1,
+    )
+    repro = ["repro", "--force", "--single-item", "head", "finetune"]
+    project.dvc(*repro, **options)
+    one = project.copy(tmp_path / "one")
+    output = project.dvc(*repro, THAW_LAUNCHER=LAUNCHER, **options)
+    assert output.count("epoch  1/1: ") == 2  # a line for each stage
+
+    def read_lock(project):
+        lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
+        return {
+            stage: {key: about.get(key) for key in ("cmd", "params")}
+            for stage, about in lock["stages"].items()
+        }
+
+    assert read_lock(project) == read_lock(one)
+    assert project.dvc("status", "head", "finetune") == one.dvc(
+        "status", "head", "finetune"
+    )
+    images = len(np.load(one.folder / "data/features/labels/validation.npy"))
+    for stage, name in (("head", "head"), ("finetune", "finetuned")):
+        a, b = read_scores(one, stage), read_scores(project, stage)
+        accuracies = [x["validation_accuracy"] for x in (a, b)]
+        assert abs(np.subtract(*accuracies)) <= 1.01 / images
+        for key in ("validation_loss", "temperature"):
+            assert a[key] == pytest.approx(b[key], rel=1e-4)
+        for x, y in zip(
+            read_weights(one, name), read_weights(project, name), strict=True
+        ):
+            assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(x) + 1e-9
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others(
+    reproduced, tmp_path, options, victim
+):
+    """And the next run goes on, alone."""
+    project = reproduced.copy(tmp_path / "project")
+    project.set(head__epochs=3000)
+    dvc = [sys.executable, "-m", "dvc", "repro", "--single-item", "head"]
+    program = start(project, *dvc, THAW_LAUNCHER=LAUNCHER, **options)
+    read_until(program, "epoch  3/3000")
+    stages = {
+        p.environ()["KERAS_DISTRIBUTION_PROCESS_ID"]: p
+        for p in psutil.Process(program.pid).children(recursive=True)
+        if "stages.head" in p.cmdline() and "launch" not in p.cmdline()
+    }
+    stages.pop(str(victim)).kill()
+    _, alive = psutil.wait_procs(stages.values(), timeout=30)
+    assert not alive
+    _, errors = program.communicate(timeout=30)
+    assert program.returncode != 0
+    lines = [line for line in errors.splitlines() if "DVC" not in line]
+    ours = [line for line in lines if line.startswith("thaw: ")]
+    assert len(ours) == 1 and "another process" in ours[0]
+    assert "Traceback" not in errors and "***" not in errors
+    if victim == 1:
+        again = start(project, *dvc, **options)
+        read_until(again, "goes on from a run that was cut off")
+        again.terminate()
+        again.communicate()
+
+
+def test_another_backend_says_one_line(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    done = project.run(*LAUNCHER.split(), sys.executable, "-m", "stages.head")
+    assert done.returncode == 1
+    assert set(done.stderr.splitlines()) == {
+        "thaw: several processes train on JAX alone: set KERAS_BACKEND=jax "
+        "(`dvc checkout` brings earlier results back)"
+    }
+    assert (project.folder / "models/head.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({}, (1, 0)),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}, (4, 3)),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, (1, 0)),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, (1, 0)),  # no srun
+        (
+            {
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+                "JOB_COMPLETION_INDEX": "1",
+            },
+            (2, 1),
+        ),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (2, 1)),
+    ],
+)
+def test_launchers_are_understood(monkeypatch, variables, found):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find_processes() == found
+
+
+def test_a_rank_out_of_range_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "2")
+    with pytest.raises(InputError, match="PROCESS_ID=2"):
+        find_processes()
+
+
+def test_all_between_dvc_and_a_stage_is_watched(monkeypatch):
+    """A launcher inherits DVC_STAGE; what started DVC is no affair of ours."""
+
+    class Parent:
+        def __init__(self, name, *inherits):
+            self.name = lambda: name
+            self.environ = lambda: dict.fromkeys(inherits, "head")
+
+    def denied():
+        raise psutil.AccessDenied
+
+    shell, dvc = Parent("sh", "DVC_STAGE"), Parent("dvc")
+    launcher, remote = Parent("mpirun", "DVC_STAGE"), Parent("slurmstepd")
+    remote.environ = denied
+    for parents, watched in (
+        ([shell, dvc, Parent("make")], [dvc]),
+        ([launcher, shell, dvc, Parent("make")], [launcher, dvc]),
+        ([remote, Parent("systemd")], [remote]),
+        ([], []),
+    ):
+        monkeypatch.setattr(
+            process.psutil, "Process", lambda p=parents: _Parents(p)
+        )
+        monkeypatch.delenv("DVC_STAGE", raising=False)
+        assert process.find_starters() == []
+        monkeypatch.setenv("DVC_STAGE", "head")
+        assert process.find_starters() == watched
+
+
+class _Parents:
+    def __init__(self, parents):
+        self.parents = lambda: parents
+
+
+def test_the_launcher_ends_as_the_first_failure_does(tmp_path):
+    program = (
+        "import os, sys, time; "
+        "rank = int(os.environ['KERAS_DISTRIBUTION_PROCESS_ID']); "
+        "sys.exit(7) if rank else time.sleep(600)"
+    )
+    began = time.monotonic()
+    done = subprocess.run(
+        [*LAUNCHER.split(), sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
+        timeout=60,
+    )
+    assert done.returncode == 7 and time.monotonic() - began < 60
+
+
+def test_only_a_backend_that_is_used_is_named(monkeypatch):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert "jax" not in describe_environment()
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert "jax 0" in describe_environment()
+    assert "tensorflow " in describe_environment()
+
+
+def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(24, 8)), np.arange(24) % 3
+    seen = {True: set(), False: set()}
+
+    class Spy(keras.layers.Layer):
+        def call(self, x, training=False):
+            seen[training].add(keras.backend.standardize_dtype(x.dtype))
+            return x
+
+    keras.utils.set_random_seed(0)
+    head = build_head(8, 3, dropout=0.5)
+    part = get_part(head, POOLED, LOGITS)
+    inputs = keras.Input((8,))
+    x = part.layers[1](inputs)
+    model = keras.Model(inputs, part.layers[-1](Spy()(x)))
+    train, validation = (
+        Batches(lambda rows, views: features[rows], labels, 1, 8, seed)
+        for seed in (3, None)
+    )
+    seen[False].clear()
+    train_model(
+        model,
+        train,
+        validation,
+        tmp_path / "curves.csv",
+        Checkpoint(tmp_path),
+        epochs=1,
+        learning_rate=0.01,
+        mixed_precision=True,
+    )
+    assert "in mixed bfloat16" in capsys.readouterr().out
+    assert seen == {True: {"bfloat16"}, False: {"float32"}}
+    assert {layer.dtype_policy.name for layer in head.layers} == {"float32"}
+    assert {v.dtype for v in head.weights} == {"float32"}
+    save_model(head, tmp_path / "head.keras")
+    reloaded = keras.models.load_model(tmp_path / "head.keras")
+    assert {layer.dtype_policy.name for layer in reloaded.layers} == {"float32"}
