@@ -83,17 +83,3 @@ def make_deterministic(seed: int) -> None:
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
         tensorflow.config.experimental.enable_op_determinism()
-
-
-def has_accelerator() -> bool:
-    """Whether the backend, JAX or Torch, computes on a GPU or TPU."""
-    name = keras.backend.backend()
-    if name == "jax":
-        import jax
-
-        return jax.default_backend() != "cpu"
-    if name == "torch":
-        import torch
-
-        return torch.cuda.is_available()
-    return False
