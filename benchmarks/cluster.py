@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.project import Project
 
 NETWORK = "10.177.0"
@@ -147,12 +149,12 @@ def start_cluster(workers: int, logs: Path) -> Iterator[list[Host]]:
         call("ip", "link", "delete", BRIDGE)
 
 
-def extract(project: Project, host: Host | None, head: Host | None) -> float:
-    """Seconds of `extract`, on the cluster where hosts are given."""
+def extract(project: Project, head: Host | None = None) -> float:
+    """Seconds of `extract`, on the cluster where its head is given."""
     command = [sys.executable, "-m", "stages.extract"]
     env = dict(os.environ)
-    if host:
-        command = host.enter(*command)
+    if head:
+        command = head.enter(*command)
         env |= TOKEN | {"RAY_ADDRESS": f"{head.address}:{PORT}"}
     shutil.rmtree(project.folder / "data/features", ignore_errors=True)
     start = time.perf_counter()
@@ -196,55 +198,53 @@ def main() -> None:
         project = Project(Path(folder, "project"))
         project.set({"prepare": {"image_size": options.image_size}})
         project.repro("prepare")
-        images = (
-            len(
-                (project.folder / "data/prepared/train/index.csv")
-                .read_text()
-                .splitlines()
-            )
-            - 1
-        )
-        count = images * (VIEWS[1] - VIEWS[0])
-        rates, shares = {"one process": [], "two workers": []}, []
-        for _ in range(options.rounds):
-            seconds = {"one process": [], "two workers": []}
-            digests = []
-            for views in VIEWS:
-                project.set({"extract": {"views": views}})
-                seconds["one process"].append(extract(project, None, None))
-                digests.append(digest(project))
-                seconds["two workers"].append(extract(project, head, head))
-                digests.append(digest(project))
-            if digests[0] != digests[1] or digests[2] != digests[3]:
-                sys.exit("the cluster's features differ")
-            for name, (few, many) in seconds.items():
-                rates[name].append(count / (many - few))
-                print(
-                    f"{name}: {few:.1f} s and {many:.1f} s, "
-                    f"{rates[name][-1]:.0f} images/s",
-                    flush=True,
-                )
-            shares.append(rates["two workers"][-1] / rates["one process"][-1])
-        print(
-            f"two workers have {statistics.median(shares):.0%} of the "
-            f"throughput of one process with both cores, median of "
-            f"{options.rounds}; the features are the same, byte for byte",
-            flush=True,
-        )
+        if options.rounds:
+            compare_throughput(project, head, options.rounds)
         project.set({"extract": {"views": VIEWS[0]}})
-        kill_nodes(project, head, workers, digests[0], options, Path(folder))
+        kill_nodes(project, head, workers, options, Path(folder))
+
+
+def compare_throughput(project: Project, head: Host, rounds: int) -> None:
+    """By what more views take, which leaves out how long it takes to start."""
+    labels = np.load(project.folder / "data/prepared/train/labels.npy")
+    more = len(labels) * (VIEWS[1] - VIEWS[0])
+    shares = []
+    for _ in range(rounds):
+        seconds = {"one process": [], "two workers": []}
+        for views in VIEWS:
+            project.set({"extract": {"views": views}})
+            seconds["one process"].append(extract(project))
+            expected = digest(project)
+            seconds["two workers"].append(extract(project, head))
+            if digest(project) != expected:
+                sys.exit("the cluster's features differ")
+        rates = {x: more / (many - few) for x, (few, many) in seconds.items()}
+        for name, (few, many) in seconds.items():
+            print(
+                f"{name}: {few:.1f} s and {many:.1f} s, "
+                f"{rates[name]:.0f} images/s",
+                flush=True,
+            )
+        shares.append(rates["two workers"] / rates["one process"])
+    print(
+        f"two workers have {statistics.median(shares):.0%} of the throughput "
+        f"of one process with both cores, median of {rounds}; the features "
+        "are the same, byte for byte",
+        flush=True,
+    )
 
 
 def kill_nodes(
     project: Project,
     head: Host,
     workers: list[Host],
-    expected: str,
     options: argparse.Namespace,
     logs: Path,
 ) -> None:
     rng = random.Random(options.seed)
-    whole = extract(project, head, head)
+    extract(project)
+    expected = digest(project)
+    whole = extract(project, head)
     for number in range(options.kills):
         victim = rng.choice(workers)
         moment = rng.uniform(0.25, 0.9) * whole
@@ -253,7 +253,7 @@ def kill_nodes(
             "do kill -9 $p; done"
         )
         killer = subprocess.Popen(["bash", "-c", shell])
-        seconds = extract(project, head, head)
+        seconds = extract(project, head)
         killer.wait()
         same = "same" if digest(project) == expected else "OTHER"
         print(
