@@ -155,6 +155,8 @@ class Cluster:
             for split, order in orders.items()
             for start in range(starts[split], len(order), order.step)
         ]
+        if not blocks:  # all was done when the run was cut off
+            return
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         packed = ray.put(network.pack())  # held until the last block is back
         on_gpu = self.gpus and not network.uses_cpu
