@@ -204,20 +204,21 @@ def test_ray_is_asked_for_by_name(reproduced, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_cluster_of_this_machine_repeats_the_pipeline(reproduced, tmp_path):
-    pytest.importorskip("ray", reason="Ray: group ray")
+def test_stages_on_a_cluster_repeat_the_pipeline(reproduced, nodes, tmp_path):
+    worker = nodes.add_node(num_cpus=2)
     project = reproduced.copy(tmp_path / "project")
     before = (project.folder / "dvc.lock").read_text()
     project.dvc(
         *("repro", "--force", "--single-item", "extract", "prefix"),
-        RAY_ADDRESS="local",
+        RAY_ADDRESS=nodes.address,
     )
     assert (project.folder / "dvc.lock").read_text() == before
+    nodes.remove_node(worker)
 
 
-def test_the_default_path_imports_neither_ray_nor_jax():
+def test_the_default_path_does_not_import_ray():
     code = (
-        "import sys, stages.extract, stages.prefix, stages.finetune; "
-        "assert not {'ray', 'jax'} & set(sys.modules)"
+        "import sys, stages.extract, stages.prefix; "
+        "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
