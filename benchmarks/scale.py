@@ -28,8 +28,10 @@ STAGES = ["prepare", "extract", "head", "prefix", "finetune", "evaluate"]
 OUTS = {
     "prepare": "data/prepared",
     "extract": "data/features",
+    "pooled": "data/features/avg_pool",
     "prefix": "data/activations",
 }
+EPOCHS = {"head": 25, "finetune": 10}  # as params.yaml has them
 
 IMAGES = (10**4, 10**6, 10**8)
 NODES = (1, 8, 64)
@@ -114,70 +116,51 @@ def measure() -> dict:
     }
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Of one stage: seconds by what they are spent on, and bytes it keeps.
-
-    A stage lasts as long as the slowest of what it does at once.
-    """
-
-    seconds: dict[str, float]
-    kept: float = 0
-
-    @property
-    def bottleneck(self) -> str:
-        return max(self.seconds, key=self.seconds.get)
-
-    @property
-    def longest(self) -> float:
-        return max(self.seconds.values())
-
-
-def predict_costs(figures: dict, images: int, nodes: int) -> dict[str, Cost]:
-    """Each stage's cost for a number of photographs."""
-    each, kept = figures["seconds_per_image"], figures["bytes_kept_per_image"]
-    faster = NODE.cores / figures["cores"]
-    share, photograph = figures["share"], figures["bytes_of_photograph"]
-    epochs = {"head": 25, "finetune": 10}  # as params.yaml has them
-
-    def compute(stage: str, nodes: int) -> float:
-        return images * each[stage] / faster / nodes
-
-    pixels, features = kept["prepare"], kept["extract"]
-    costs = {
-        "prepare": Cost(
-            {
-                "processor of one node": compute("prepare", 1),
-                "disk of one node": images * (photograph + pixels) / NODE.disk,
-            },
-            images * pixels,
-        ),
-        "evaluate": Cost({"processor of one node": compute("evaluate", 1)}),
+def count_traffic(figures: dict) -> dict[str, dict[str, float]]:
+    """Bytes an image that each stage reads, writes, sends out, gets back."""
+    kept, share = figures["bytes_kept_per_image"], figures["share"]
+    seen = share["train"] + share["validation"]  # in an epoch, in one view
+    views = share["train"] * figures["views"] + share["validation"]
+    pixels, features, cut = kept["prepare"], kept["extract"], kept["prefix"]
+    pooled = kept["pooled"] / (views + share["test"])  # of a view
+    tap = (features - kept["pooled"]) / (views + share["test"]) * views
+    return {
+        "prepare": {"read": figures["bytes_of_photograph"], "written": pixels},
+        "extract": {
+            "read": pixels,
+            "written": features,
+            "sent": pixels,
+            "back": features,
+        },
+        "head": {"read": EPOCHS["head"] * seen * pooled},
+        "prefix": {"read": tap, "written": cut, "sent": tap, "back": cut},
+        "finetune": {"read": EPOCHS["finetune"] * seen * cut / views},
+        "evaluate": {"read": share["test"] * (pixels + pooled)},
     }
-    for stage, read, written in (
-        ("extract", pixels, features),
-        ("prefix", features, kept["prefix"]),
-    ):
-        spent = {
-            "processors": compute(stage, nodes),
-            "disk of one node": images * (read + written) / NODE.disk,
+
+
+def predict_costs(
+    figures: dict, images: int, nodes: int
+) -> dict[str, dict[str, float]]:
+    """Seconds of each stage, by what they are spent on at the same time."""
+    costs = {}
+    for stage, traffic in count_traffic(figures).items():
+        spread = stage not in ("prepare", "evaluate")  # those run on one node
+        workers = nodes if spread else 1
+        faster = NODE.cores / figures["cores"] * workers
+        costs[stage] = {
+            f"processors of {workers} node" + "s" * (workers > 1): images
+            * figures["seconds_per_image"][stage]
+            / faster,
+            "one disk": images
+            * (traffic["read"] + traffic.get("written", 0))
+            / NODE.disk,
         }
-        if nodes > 1:  # all through the node that has the files
-            spent["network of one node"] = (
-                images * max(read, written) / NODE.network
+        if nodes > 1 and "sent" in traffic:
+            costs[stage]["one network card"] = (
+                images * max(traffic["sent"], traffic["back"]) / NODE.network
             )
-        costs[stage] = Cost(spent, images * written)
-    for stage, read in (("head", features), ("finetune", kept["prefix"])):
-        views_each = share["train"] / figures["views"] + share["validation"]
-        passed = epochs[stage] * images * read * views_each
-        costs[stage] = Cost(
-            {
-                "processors": compute(stage, nodes),
-                "shared disk": passed / NODE.disk,
-            }
-        )
-    order = ["prepare", "extract", "head", "prefix", "finetune", "evaluate"]
-    return {stage: costs[stage] for stage in order}
+    return costs
 
 
 def format_time(seconds: float) -> str:
@@ -199,36 +182,44 @@ def format_size(count: float) -> str:
 
 
 def print_tables(figures: dict) -> None:
-    each, kept = figures["seconds_per_image"], figures["bytes_kept_per_image"]
-    sent = {
-        "extract": (kept["prepare"], kept["extract"]),
-        "prefix": (kept["extract"], kept["prefix"]),
-    }
-    print("| stage | ms, all cores | kept | sent to workers | sent back |")
-    print("|---|---|---|---|---|")
-    for stage, seconds in each.items():
-        cells = [format_size(kept[stage]) if stage in kept else ""]
-        cells += [format_size(x) for x in sent.get(stage, ())] or ["", ""]
-        print(f"| {stage} | {1000 * seconds:.2f} | {' | '.join(cells)} |")
+    traffic = count_traffic(figures)
+    columns = ("read", "written", "sent", "back")
+    print("| stage | ms | " + " | ".join(columns) + " | fixed s |")
+    print("|---|---|---|---|---|---|---|")
+    for stage, of in traffic.items():
+        cells = [format_size(of[x]) if x in of else "" for x in columns]
+        print(
+            f"| {stage} | {1000 * figures['seconds_per_image'][stage]:.2f} | "
+            f"{' | '.join(cells)} | {figures['seconds_fixed'][stage]:.1f} |"
+        )
     print()
     print("| images | nodes | time | disk | network | dollars | bottleneck |")
     print("|---|---|---|---|---|---|---|")
+    fixed = sum(figures["seconds_fixed"].values())
+    kept = figures["bytes_of_photograph"] + sum(
+        of.get("written", 0) for of in traffic.values()
+    )
+    wire = sum(of.get("sent", 0) + of.get("back", 0) for of in traffic.values())
     for images in IMAGES:
         for nodes in NODES:
             costs = predict_costs(figures, images, nodes)
-            fixed = sum(figures["seconds_fixed"].values())
-            seconds = fixed + sum(cost.longest for cost in costs.values())
-            disk = sum(cost.kept for cost in costs.values())
-            disk += images * figures["bytes_of_photograph"]
-            wire = images * sum(map(sum, sent.values())) if nodes > 1 else 0
+            longest = {
+                stage: max(cost.items(), key=lambda item: item[1])
+                for stage, cost in costs.items()
+            }
+            seconds = fixed + sum(value for _, value in longest.values())
             dollars = seconds / 3600 * nodes * PRICES.node_hour
-            dollars += disk / 1e9 * PRICES.gigabyte_month
-            slowest = max(costs, key=lambda stage: costs[stage].longest)
+            dollars += images * kept / 1e9 * PRICES.gigabyte_month
+            stage, (what, value) = max(
+                longest.items(), key=lambda item: item[1][1]
+            )
+            if fixed > value:
+                stage, what, value = "all", "starting", fixed
             print(
                 f"| {images:,} | {nodes} | {format_time(seconds)} | "
-                f"{format_size(disk)} | {format_size(wire)} | {dollars:,.2f} | "
-                f"{slowest}: {costs[slowest].bottleneck}, "
-                f"{costs[slowest].longest / seconds:.0%} |"
+                f"{format_size(images * kept)} | "
+                f"{format_size(images * wire) if nodes > 1 else ''} | "
+                f"{dollars:,.2f} | {stage}: {what}, {value / seconds:.0%} |"
             )
 
 
@@ -238,6 +229,7 @@ def main() -> None:
     )
     parser.add_argument("action", nargs="?", choices=["measure"])
     if parser.parse_args().action:
+        FIGURES.parent.mkdir(exist_ok=True)
         FIGURES.write_text(json.dumps(measure(), indent=2) + "\n")
     print_tables(json.loads(FIGURES.read_text()))
 

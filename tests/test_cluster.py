@@ -1,6 +1,7 @@
 """Extraction on Ray clusters, real ones on this machine."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 
@@ -104,7 +105,11 @@ def nodes():
     utils = pytest.importorskip("ray.cluster_utils", reason="Ray: group ray")
     nodes = utils.Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False},
+        head_node_args={
+            "num_cpus": 0,
+            "include_dashboard": False,
+            "_system_config": {"health_check_period_ms": 500},
+        },
     )
     yield nodes
     nodes.shutdown()
@@ -207,12 +212,15 @@ def test_ray_is_asked_for_by_name(reproduced, tmp_path):
 def test_stages_on_a_cluster_repeat_the_pipeline(reproduced, nodes, tmp_path):
     worker = nodes.add_node(num_cpus=2)
     project = reproduced.copy(tmp_path / "project")
-    before = (project.folder / "dvc.lock").read_text()
-    project.dvc(
-        *("repro", "--force", "--single-item", "extract", "prefix"),
-        RAY_ADDRESS=nodes.address,
-    )
-    assert (project.folder / "dvc.lock").read_text() == before
+    for stage, out in (("extract", "features"), ("prefix", "activations")):
+        shutil.rmtree(project.folder / "data" / out)
+        module = f"stages.{stage}"
+        env = {"RAY_ADDRESS": nodes.address}
+        done = project.run(sys.executable, "-m", module, **env)
+        assert done.returncode == 0, done.stderr
+        assert "workers of the Ray cluster" in done.stdout
+        assert not done.stderr
+    assert "up to date" in project.dvc("status", "extract", "prefix")
     nodes.remove_node(worker)
 
 
