@@ -134,7 +134,7 @@ def fresh_project(tmp_path_factory) -> Project:
         finetune__epochs=2,
         finetune__learning_rate=0.002,
         finetune__batch_size=8,
-        export__formats=["keras"],
+        export__formats=[],
     )
     for command in (
         "git init --quiet",

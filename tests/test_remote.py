@@ -150,7 +150,7 @@ def read_job(hub: Path) -> str:
     job = re.search(r"    #!/bin/bash\n(    .*\n)+", section)[0]
     job = textwrap.dedent(job)
     for pattern, small in {
-        r"trials=\([^)]*\)": "trials=('-S prepare.seed='{1,-1,2})",
+        r"trials=\([^)]*\)": "trials=('-S prepare.seed='{-1,2})",
         r"\n\. .*": "",
         r"\bURL\b": str(hub),
         r"\bevaluate\b": "prepare",
@@ -171,17 +171,15 @@ def test_a_sweep_in_clones_is_gathered(shared, tmp_path):
         )
 
     with ThreadPoolExecutor(2) as nodes:
-        reused, refused, computed = nodes.map(run, range(3))
-    assert "Running stage 'prepare'" not in reused.stdout
+        refused, computed = nodes.map(run, range(2))
     assert "Running stage 'prepare'" in computed.stdout
     assert refused.returncode and "prepare.seed is -1" in refused.stderr
     home = clone(shared, tmp_path / "home")
     home.dvc("exp", "pull", "--no-cache", "origin")
     table = home.dvc("exp", "show", "--csv")
-    assert "sweep-0" in table and "sweep-2" in table
-    assert "sweep-1" not in table
-    home.dvc("exp", "pull", "origin", "sweep-2")
-    home.dvc("exp", "apply", "sweep-2")
+    assert "sweep-1" in table and "sweep-0" not in table
+    home.dvc("exp", "pull", "origin", "sweep-1")
+    home.dvc("exp", "apply", "sweep-1")
     assert not home.repro("--pull", "prepare")
     assert "seed: 2" in (home.folder / "params.yaml").read_text()
 
