@@ -17,6 +17,7 @@ from thaw.augmentation import ImageViews
 from thaw.backend import keras
 from thaw.checkpoints import Checkpoint
 from thaw.cluster import open_cluster
+from thaw.engines import KerasEngine, Network, unpack_network
 from thaw.errors import InputError
 from thaw.features import KeptViews
 from thaw.frozen import FrozenNetwork
@@ -186,6 +187,37 @@ def test_kept_views_travel_as_they_are(tmp_path):
     rows, views = np.array([7, 5, 6]), np.array([0, 1, 1])
     gather = kept.gather_from(kept.read(5, 8), 5)
     np.testing.assert_array_equal(gather(rows, views), kept(rows, views))
+
+
+def run_network(network, images, precision):
+    outs = [np.empty((len(images), *shape)) for shape in network.outputs]
+    network.run(
+        lambda start, stop: images[start:stop],
+        len(images),
+        outs,
+        precision=precision,
+    )
+    return outs
+
+
+def test_keras_on_an_accelerator_runs_in_bfloat16():
+    """Compiled on the processor here, as an accelerator would have it."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3)(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    images = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
+    expected = model.predict(images, verbose=0)
+    network = Network(KerasEngine(model, accelerated=True), [(16,)])
+    assert network.precisions == ["float32", "bfloat16"]
+    (exact,) = run_network(network, images, "float32")
+    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-3)
+    (rough,) = run_network(network, images, "bfloat16")
+    error = np.linalg.norm(rough - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < 2e-2
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    (sent,) = run_network(unpack_network(network.pack()), images, "float32")
+    np.testing.assert_allclose(sent, expected, rtol=1e-4, atol=1e-3)
 
 
 def extract(project, **env):
