@@ -250,7 +250,7 @@ def test_stages_on_a_cluster_repeat_the_pipeline(reproduced, nodes, tmp_path):
         env = {"RAY_ADDRESS": nodes.address}
         done = project.run(sys.executable, "-m", module, **env)
         assert done.returncode == 0, done.stderr
-        assert "workers of the Ray cluster" in done.stdout
+        assert "1 worker of the Ray cluster" in done.stdout
         assert not done.stderr
     assert "up to date" in project.dvc("status", "extract", "prefix")
     nodes.remove_node(worker)

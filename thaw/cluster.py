@@ -118,9 +118,10 @@ class Cluster:
         return len(self.threads)
 
     def describe(self, network: Network) -> str:
+        count = self.count_workers(network)
         return (
-            f"on {self.count_workers(network)} workers of the Ray cluster "
-            f"at {os.environ['RAY_ADDRESS']}"
+            f"on {count} worker{'s' * (count > 1)} of the Ray cluster at "
+            f"{os.environ['RAY_ADDRESS']}"
         )
 
     def run(
@@ -202,7 +203,8 @@ class Cluster:
 def explain(error: BaseException) -> str:
     """The last line of what went wrong, which says it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    last = lines[-1].strip() if lines else type(error).__name__
+    return last.rpartition("InputError: ")[2]
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """The frozen part of the network, on the fastest engine there is."""
 
+import math
 from importlib.util import find_spec
+
+import numpy as np
 
 from thaw.backend import has_accelerator, keras
 from thaw.engines import KerasEngine, Network, OpenVINOEngine
@@ -14,6 +17,9 @@ class FrozenNetwork(Network):
         precision: "float32", "bfloat16" or "auto", bfloat16 where the
             engine and the processor have it.
         dtype: of the input; conversion to float32 is part of the network.
+
+    Attributes:
+        input_bytes: of one row.
 
     Raises:
         InputError: where a precision is asked for that can't be had.
@@ -30,6 +36,8 @@ class FrozenNetwork(Network):
             precision = self.precisions[-1]
         self.check_precision(precision)
         self.precision = precision
+        shape = model.input_shape[1:]
+        self.input_bytes = math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def can_use_openvino() -> bool:
