@@ -88,7 +88,9 @@ AT_ONCE = [
 ]
 
 
-@pytest.mark.parametrize(("change", "expected"), AT_ONCE, ids=lambda x: "-".join(sorted(x)))
+@pytest.mark.parametrize(
+    ("change", "expected"), AT_ONCE, ids=lambda x: "-".join(sorted(x))
+)
 def test_a_change_is_noticed_where_it_is_read(
     reproduced, tmp_path, change, expected
 ):
