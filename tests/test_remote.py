@@ -111,7 +111,7 @@ def test_photographs_in_s3_are_like_any_folder(shared, monkeypatch):
     assert not shared.ran
     monkeypatch.chdir(shared.folder)
     about = yaml.safe_load(Path("data/raw.dvc").read_text())
-    assert identify(Path("data/raw")) == about["outs"][0]["md5"]
+    assert identify(Path("data/raw"), {}) == about["outs"][0]["md5"]
 
 
 def test_a_clone_computes_nothing_again(shared, colleague, tmp_path):

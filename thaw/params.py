@@ -2,24 +2,20 @@
 
 import difflib
 import json
+import os
 import re
+import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from thaw.errors import InputError
+from thaw.files import read_yaml
 from thaw.variants import VARIANTS
-
-
-def _parse_number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-05, which DVC writes, as a string."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Any:
@@ -37,7 +33,6 @@ def one_of(*values: str) -> Any:
     return Field(description=", ".join(values[:-1]) + f" or {values[-1]}")
 
 
-Number = Annotated[float, BeforeValidator(_parse_number)]
 Text = Annotated[str, Field(min_length=1, description="a text")]
 Flag = Annotated[bool, Field(description="true or false")]
 # NumPy and Keras take no larger one.
@@ -46,9 +41,9 @@ Seed = Annotated[
 ]
 Count = Annotated[int, whole(1)]
 Views = Annotated[int, whole(1, 1000)]
-Share = Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
-Rate = Annotated[Number, number("over 0", gt=0)]
-Dropout = Annotated[Number, number("from 0 to under 1", ge=0, lt=1)]
+Share = Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
+Rate = Annotated[float, number("over 0", gt=0)]
+Dropout = Annotated[float, number("from 0 to under 1", ge=0, lt=1)]
 
 
 ClassWeight = Annotated[Literal["none", "balanced"], one_of("none", "balanced")]
@@ -92,10 +87,10 @@ class Backbone(Section):
 
 class Augment(Section):
     seed: Seed
-    rotation: Annotated[Number, number("from 0 to 0.5", ge=0, le=0.5)]
-    translation: Annotated[Number, number("from 0 to 1", ge=0, le=1)]
+    rotation: Annotated[float, number("from 0 to 0.5", ge=0, le=0.5)]
+    translation: Annotated[float, number("from 0 to 1", ge=0, le=1)]
     horizontal_flip: Flag
-    contrast: Annotated[Number, number("from 0 to 1", ge=0, le=1)]
+    contrast: Annotated[float, number("from 0 to 1", ge=0, le=1)]
 
 
 class Extract(Section):
@@ -141,7 +136,7 @@ class Export(Section):
     formats: list[Format] = Field(
         description="a list of keras, saved_model, onnx, litert, openvino"
     )
-    tolerance: Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
+    tolerance: Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
 
 
 class Params(Section):
@@ -168,32 +163,58 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises:
         InputError: naming the first wrong key, its value and what is allowed.
     """
+    values = read_yaml(path)
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        check_keys(values)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} can't be read: {reason}") from error
+        return check_values(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}{_tell_way_back(path)}") from error
+
+
+def check_values(values: Any) -> Params:
+    """Parameters, from what a params.yaml holds.
+
+    Raises:
+        InputError: naming the first wrong key, its value and what is allowed.
+    """
     try:
+        for key in _list_keys(values):
+            if not isinstance(key, str):
+                raise InputError(f"{key!r} is no name of a parameter")
         params = Params.model_validate(values)
     except ValidationError as error:
         # A misspelt key is missing too: name the misspelling.
         errors = error.errors()
         errors.sort(key=lambda e: e["type"] != "extra_forbidden")
-        raise InputError(f"{path}: {_describe(errors[0], values)}") from error
+        raise InputError(_describe(errors[0], values)) from error
     except RecursionError as error:
-        raise InputError(f"{path} holds itself") from error
+        raise InputError("it holds itself") from error
     for problem in _find_contradictions(params):
-        raise InputError(f"{path}: {problem}")
+        raise InputError(problem)
     return params
 
 
-def check_keys(values: Any) -> None:
-    """Raises ValueError for keys that YAML reads as something else."""
+def _list_keys(values: Any) -> Iterator[Any]:
     for key, value in values.items() if isinstance(values, dict) else ():
-        if not isinstance(key, str):
-            raise ValueError(f"{key!r} is no name of a parameter")
-        check_keys(value)
+        yield key
+        yield from _list_keys(value)
+
+
+def _tell_way_back(path: str | Path) -> str:
+    """How to undo what `-S` left, where the file is not as Git has it.
+
+    Empty in the copy of the workspace in which a queued experiment runs.
+    """
+    folder, name = Path(path).absolute().parent, Path(path).name
+    if Path(os.environ.get("DVC_ROOT", folder)) != folder:
+        return ""
+    command = ["git", "-C", f"{folder}", "diff", "--quiet", "--", name]
+    with suppress(FileNotFoundError):  # no Git
+        if subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1:
+            return (
+                f" (what -S sets stays in {name}; `git checkout {name}` brings "
+                "back the committed one)"
+            )
+    return ""
 
 
 def _describe(error: dict, values: Any) -> str:
