@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -193,6 +193,18 @@ def check_values(values: Any) -> Params:
     return params
 
 
+def check_name(name: str) -> None:
+    """Raises InputError where no parameter or section has this name."""
+    model, keys = Params, name.split(".")
+    for place, key in enumerate(keys, start=1):
+        known = getattr(model, "model_fields", None)
+        if known is None:
+            raise InputError(f"{name} is no parameter")
+        if key not in known:
+            raise InputError(_suggest(".".join(keys[:place]), key, known))
+        model = known[key].annotation
+
+
 def _list_keys(values: Any) -> Iterator[Any]:
     for key, value in values.items() if isinstance(values, dict) else ():
         yield key
@@ -227,10 +239,7 @@ def _describe(error: dict, values: Any) -> str:
         values = values[section]
     known = model.model_fields
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(key), known, n=1)
-        if close:
-            return f"{name} is no parameter; did you mean {close[0]}?"
-        return f"{name} is no parameter; allowed: {', '.join(known)}"
+        return _suggest(name, key, known)
     allowed = (key in known and known[key].description) or "a section of keys"
     if error["type"] == "missing":
         return f"{name} is missing; allowed: {allowed}"
@@ -238,6 +247,13 @@ def _describe(error: dict, values: Any) -> str:
         allowed += f", at most {error['ctx']['le']}"
     value = values[key] if keys[0] != "the file" else values
     return f"{name} is {_quote(value)}; allowed: {allowed}"
+
+
+def _suggest(name: str, key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    if close:
+        return f"{name} is no parameter; did you mean {close[0]}?"
+    return f"{name} is no parameter; allowed: {', '.join(known)}"
 
 
 def _quote(value: Any) -> str:
