@@ -10,25 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import RERUNS
+from conftest import RERUNS, Project
+from dvc.repo import Repo
 from sklearn import metrics as sk
 
-from thaw import prediction
+from thaw import forecast, prediction
 from thaw.backend import keras
 from thaw.calibration import calibrate, fit_temperature, measure_calibration
 from thaw.comparison import compare_hits, measure_interval
 from thaw.errors import InputError
 from thaw.exports import write_export
+from thaw.files import read_yaml
 from thaw.forecast import list_reruns
 from thaw.images import decode_image
 from thaw.metrics import rank_labels, score_predictions
 from thaw.models import read_about
 from thaw.parts import IMAGE, LOGITS
 from thaw.predictions import read_hits
+from thaw.revisions import match_images
 from thaw.runtimes import open_export
 from thaw.verification import check_tolerance, score_export
 
 RNG = np.random.default_rng(0)
+CLASSES = ("across", "both", "down")
 
 
 def read(path):
@@ -229,13 +233,86 @@ def test_two_runs_are_compared_by_image(committed):
     assert about["lost"] == hits.sum() and about["n"] == len(images)
     assert set(about["classes"]) == {"across", "both", "down"}
 
-    # Another test set.
-    path.write_text(table.replace(table.splitlines()[1][:64], "0" * 64))
-    done = thaw(committed, "compare")
-    assert done.returncode == 1 and "test images differ" in done.stderr
+    # Another test set: one image new, one with another label.
     path.write_text(table)
-    done = thaw(committed, "compare", "nowhere")
-    assert "nowhere is no Git revision and no DVC experiment" in done.stderr
+    new, relabelled = lines[0], lines[1]
+    old = table.replace(new[0], "0" * 64)
+    actual = head.split(",").index("actual")
+    row = next(line for line in old.splitlines() if relabelled[0] in line)
+    other = row.split(",")
+    other[actual] = next(x for x in CLASSES if x != other[actual])
+    path.write_text(old.replace(row, ",".join(other)))
+    done = thaw(committed, "compare", "--json")
+    about = json.loads(done.stdout)
+    assert about["n"] == len(images) - 2 and about["relabelled"] == 1
+    assert about["images_before"] == about["images_after"] == len(images)
+    done = thaw(committed, "compare")
+    assert (
+        f"on the {len(images) - 2} test images of both (this run has "
+        f"{len(images)}, HEAD {len(images)}; 1 more under other labels)"
+    ) in done.stdout
+
+    # And one that has nothing of the first.
+    path.write_text(
+        "\n".join([head, *(f"0{x}" for x in table.splitlines()[1:])])
+    )
+    done = thaw(committed, "compare")
+    assert done.returncode == 1 and "no test image is in both" in done.stderr
+    path.write_text(table)
+    for revs in (["nowhere"], ["HEAD", "nowhere"]):
+        done = thaw(committed, "compare", *revs)
+        assert "nowhere is no Git revision and no DVC exp" in done.stderr
+
+
+def test_two_revisions_are_compared_beside_the_workspace(committed, tmp_path):
+    project = committed.copy(tmp_path / "project")
+    path = project.folder / "metrics/predictions.csv"
+    head, *lines = path.read_text().splitlines()
+    column = head.split(",").index("finetuned")
+    wrong = [line.split(",") for line in lines]
+    hits = sum(x[column] == x[head.split(",").index("actual")] for x in wrong)
+    for line in wrong:
+        line[column] = "nothing"
+    path.write_text("\n".join([head, *map(",".join, wrong)]) + "\n")
+    project.dvc("commit", "--force", "evaluate")
+    for command in (["add", "--all"], ["commit", "--quiet", "-m", "worse"]):
+        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    # Below the clone's root, too.
+    done = Project(project.folder / "data").run(
+        sys.executable, "-m", "thaw", "compare", "HEAD~1",
+        PYTHONPATH=str(project.folder),
+    )  # fmt: skip
+    assert "finetuned, this run against HEAD~1, on the same" in done.stdout
+    path.unlink()
+    done = thaw(project, "compare", "HEAD~1", "HEAD", "--json")
+    about = json.loads(done.stdout)
+    assert about["rev"] == "HEAD~1" and about["other"] == "HEAD"
+    assert about["lost"] == hits > 0 and about["after"] == 0
+    done = thaw(project, "compare", "HEAD", "HEAD~1")
+    assert "finetuned, HEAD~1 against HEAD, on the same" in done.stdout
+    assert f"{hits} images right now, 0 no longer" in done.stdout
+    assert not path.exists()
+    changes = ["git", "status", "--porcelain"]
+    assert not subprocess.check_output(changes, cwd=project.folder)
+
+
+def test_images_are_matched_by_bytes_and_label():
+    before = [
+        ("a", "x"),
+        ("b", "x"),
+        ("c", "y"),
+        ("d", "y"),
+        ("a", "x"),
+        ("a", "x"),
+    ]
+    after = [("d", "y"), ("c", "x"), ("a", "x"), ("e", "x"), ("a", "x")]
+    shared = match_images(before, after)
+    assert shared.classes.tolist() == ["x", "x", "y"]
+    assert [before[i] for i in shared.before] == [
+        after[i] for i in shared.after
+    ]
+    # c has another label; one of the three a has no match, b and e none at all.
+    assert shared.relabelled == 1
 
 
 def test_the_model_is_an_artifact_of_the_registry(committed, tmp_path):
@@ -333,7 +410,37 @@ def test_a_plan_lists_what_dvc_runs(inside, change, expected):
     for name, value in change.items():
         section, key = name.split("__")
         values[section][key] = value
-    assert sorted(list_reruns(values)) == sorted(expected)
+    found = list_reruns(values, forecast.find_changes())
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_plan_takes_a_number_for_what_dvc_takes_it_for(
+    reproduced, tmp_path, monkeypatch
+):
+    """However it is written, there and in DVC's own lock."""
+    project = reproduced.copy(tmp_path / "project")
+    monkeypatch.chdir(project.folder)
+    text, lock = (Path(x).read_text() for x in ("params.yaml", "dvc.lock"))
+    assert text.count("learning_rate: 0.002") == 1
+    Path("dvc.lock").write_text(
+        lock.replace("learning_rate: 0.002", "learning_rate: 5e-05")
+    )
+    for rate, same in {
+        "5e-05": True,
+        "0.00005": True,
+        "5e-5": True,
+        "5.0E-05": True,
+        "0.0005": False,
+        "5": False,
+    }.items():
+        Path("params.yaml").write_text(
+            text.replace("learning_rate: 0.002", f"learning_rate: {rate}")
+        )
+        rerun = list_reruns(read_yaml("params.yaml"), forecast.find_changes())
+        with Repo() as repo:
+            status = set(repo.status()) - {"check"}
+        assert bool(status) == bool(rerun) == (not same), rate
+        assert status <= set(rerun)
 
 
 def test_a_plan_tells_depth_time_and_bytes_and_changes_nothing(reproduced):
@@ -346,10 +453,52 @@ def test_a_plan_tells_depth_time_and_bytes_and_changes_nothing(reproduced):
     for stage in ("prefix", "finetune", "evaluate", "all"):
         assert " s " in lines[stage] and "B" in lines[stage]
     assert (reproduced.folder / "params.yaml").read_bytes() == before
-    done = thaw(reproduced, "plan", "-S", "finetune.blocks=17")
+    done = thaw(reproduced, "plan", "-S", "finetune.blocks=1,17")
     assert done.returncode == 1 and "allowed: 0 to 16" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
     done = thaw(reproduced, "plan", "-S", "finetune.block=1")
-    assert done.returncode == 1 and "finetune.block" in done.stderr
+    assert done.returncode == 1 and "did you mean blocks?" in done.stderr
+
+
+def test_a_sweep_is_planned_a_line_for_each_combination(inside, capsys):
+    forecast.main(
+        ["finetune.blocks=1,3", "finetune.learning_rate=0.001,2e-3", "seed=17"]
+    )
+    head, *lines, _, _ = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["blocks", "learning_rate"]
+    found = [(*line.split()[:2], line.split("_add")[1]) for line in lines]
+    assert [x[:2] for x in found] == [
+        ("1", "0.001"), ("1", "0.002"), ("3", "0.001"), ("3", "0.002"),
+    ]  # fmt: skip
+    assert found[0][2].split()[:2] == ["finetune", "evaluate"]
+    assert found[1][2].split() == ["nothing"] and " 0.0 s " in lines[1]
+    assert found[3][2].split()[:3] == ["prefix", "finetune", "evaluate"]
+    assert "block6d_add" in lines[0] and "block6b_add" in lines[2]
+    assert max(map(len, [head, *lines])) <= 100
+
+
+def test_a_stage_without_an_estimate_is_planned_too(
+    inside, capsys, monkeypatch
+):
+    monkeypatch.delitem(forecast.ESTIMATES, "report")
+    forecast.main(["evaluate.top_k=2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(x.split() == ["report", "unknown", "unknown"] for x in lines)
+
+
+def test_a_plan_counts_the_start_of_keras(reproduced):
+    """The clock starts before anything imports it."""
+    program = (
+        "import sys, types\n"
+        "from thaw import forecast, params, trials\n"
+        "calls = []\n"
+        "def tell(): calls.append('keras' in sys.modules); return len(calls)\n"
+        "trials.time = types.SimpleNamespace(perf_counter=tell)\n"
+        "forecast.Trials(params.load(), None).plan\n"
+        "assert calls[:2] == [False, True], calls\n"
+    )
+    done = reproduced.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
 
 
 # Each runs where neither Thaw nor TensorFlow nor Keras is at hand.
