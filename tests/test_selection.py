@@ -236,17 +236,40 @@ def test_copies_within_one_split_and_class_are_nobodys_business(raw, tmp_path):
     assert read(tmp_path / "prepared" / "duplicates.csv") == []
 
 
-def test_one_picture_under_two_labels_is_left_out(raw, tmp_path):
-    source = raw / "test" / "both" / "00.jpg"
+def test_one_picture_under_two_labels_is_left_out(raw, tmp_path, capsys):
+    source = raw / "train" / "both" / "00.jpg"
     shutil.copy(source, raw / "train" / "down" / "liar.jpg")
     folder = tmp_path / "prepared"
     counts = prepare(open_folder(raw), folder)
     used = {p for s in SPLITS for p in read_paths(folder, s)}
-    assert not {"train/down/liar.jpg", "test/both/00.jpg"} & used
+    assert not {"train/down/liar.jpg", "train/both/00.jpg"} & used
     (row,) = read(folder / "duplicates.csv")
     assert row["decision"] == "both left out"
-    assert (row["class"], row["other_class"]) == ("down", "both")
+    assert (row["class"], row["other_class"]) == ("both", "down")
     assert counts["left_out"] == 2 and counts["removed_from_train"] == 0
+    said = capsys.readouterr().out
+    assert "copies under two labels: 1 pair, 2 images left out\n" in said
+
+
+def test_a_given_test_split_is_left_as_it_is(raw, tmp_path, capsys):
+    """Whatever labels and copies it has, also in itself."""
+    source = raw / "test" / "both" / "00.jpg"
+    shutil.copy(source, raw / "train" / "down" / "liar.jpg")
+    shutil.copy(source, raw / "test" / "across" / "liar.jpg")
+    folder = tmp_path / "prepared"
+    counts = prepare(open_folder(raw), folder)
+    given = {p.relative_to(raw).as_posix() for p in raw.glob("test/*/*")}
+    assert read_paths(folder, "test") == given
+    assert "train/down/liar.jpg" not in read_paths(folder, "train")
+    decisions = {
+        frozenset((row["path"], row["other_path"])): row["decision"]
+        for row in read(folder / "duplicates.csv")
+    }
+    both = frozenset(("test/both/00.jpg", "test/across/liar.jpg"))
+    assert decisions.pop(both) == "kept"
+    assert set(decisions.values()) == {"removed from train"}
+    assert counts["left_out"] == 1
+    assert "1 pair kept" in capsys.readouterr().out
 
 
 def test_a_class_that_is_all_copies_is_refused(raw, tmp_path):
@@ -254,7 +277,7 @@ def test_a_class_that_is_all_copies_is_refused(raw, tmp_path):
     shutil.copytree(raw / "test" / "down", raw / "train" / "down")
     (raw / "validation").mkdir()
     shutil.copytree(raw / "test" / "both", raw / "validation" / "both")
-    with pytest.raises(InputError, match="class down has no image left"):
+    with pytest.raises(InputError, match="no image left in train: down;"):
         prepare(open_folder(raw), tmp_path / "prepared")
 
 
@@ -302,18 +325,18 @@ def test_a_burst_leaves_nothing_in_train(raw, tmp_path):
     assert "test/both/frame060.png" in read_paths(folder, "test")
 
 
-def test_links_and_what_is_hidden_are_ignored_aloud(raw, tmp_path, capsys):
+def test_what_is_hidden_is_ignored_aloud(raw, tmp_path, capsys):
     folder = raw / "train" / "both"
-    (folder / "more").symlink_to(raw / "test" / "both")
-    (folder / ".cache").mkdir()
-    shutil.copy(folder / "00.jpg", folder / ".cache" / "00.jpg")
+    for name in (".cache", "__MACOSX"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "00.jpg", folder / name / "00.jpg")
     shutil.copy(folder / "00.jpg", folder / ".00.jpg")
     prepare(open_folder(raw), tmp_path / "prepared")
     used = {p for s in SPLITS for p in read_paths(tmp_path / "prepared", s)}
     assert len(used) == 36 + 12
-    said = capsys.readouterr().out
-    for name in ("more", ".cache", ".00.jpg"):
-        assert f"ignored {folder / name}\n" in said
+    (line,) = [x for x in capsys.readouterr().out.split("\n") if "hidden" in x]
+    for name in ("__MACOSX", ".cache", ".00.jpg"):
+        assert f"{folder / name}" in line
 
 
 def test_a_pattern_that_fits_no_path_is_refused(raw, tmp_path):
