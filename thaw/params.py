@@ -175,8 +175,8 @@ class Params(Section):
         if self.prepare.source == "digits":
             return None
         return (
-            f"{CHARACTERS} has seen only printed characters, no photographs: "
-            "for work, backbone.weights=imagenet"
+            "the bundled checkpoint has seen printed characters only; for "
+            "photographs, backbone.weights=imagenet"
         )
 
 
