@@ -1,6 +1,7 @@
 """Bad files, copies, groups: what `prepare` takes and what it leaves out."""
 
 import csv
+import io
 import json
 import shutil
 from collections import defaultdict
@@ -8,6 +9,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import draw_stripes, write_photographs
 from hypothesis import assume, settings
@@ -104,6 +106,31 @@ def make_pgm():
     return b"P5 80 80 65535\n" + deep.tobytes()
 
 
+def make_heic(orientation=1, deep=False):
+    """As phones do: stored on its side, with notes of that in both places."""
+    image = PHOTOGRAPH
+    if orientation == 6:
+        image = image.rotate(90, expand=True)
+    pixels, mode = np.asarray(image), "RGB"
+    if deep:
+        pixels, mode = pixels.astype(np.uint16) * 257, "RGB;16"
+    file = pillow_heif.from_bytes(mode, image.size, pixels.tobytes())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    file.save(buffer, quality=-1, chroma=444, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_upright(orientation, deep):
+    got = decode_image(make_heic(orientation, deep))
+    assert got.mode == "RGB" and got.size == PHOTOGRAPH.size
+    error = np.asarray(got).astype(int) - np.asarray(PHOTOGRAPH)
+    assert np.abs(error).max() <= 4
+
+
 READABLE = {
     "png named jpg": (encode(PHOTOGRAPH), PHOTOGRAPH),
     "grey": (encode(PHOTOGRAPH.convert("L")), PHOTOGRAPH.convert("L")),
@@ -151,6 +178,7 @@ UNREADABLE = {
     "cut.png": (encode(PHOTOGRAPH)[:-200], "Truncated"),
     "zeros.png": (make_half(), "checksum"),
     "program.eps": (encode(PHOTOGRAPH, "eps"), "cannot identify"),
+    "cut.heic": (make_heic()[:-200], ""),
     "cut.webp": (encode(PHOTOGRAPH, "webp")[:-200], ""),
     "empty.jpg": (b"", "cannot identify"),
     "text.jpg": (b"I am no picture", "cannot identify"),
