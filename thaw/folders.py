@@ -212,7 +212,7 @@ def add_root(scan: Scan) -> None:
 
 def find_unwatched(scan: Scan) -> Iterator[str]:
     """Yields what `prepare` would read and DVC does not see."""
-    if links := scan.others.pop("links", []):
+    if links := scan.others["links"]:
         yield (
             f"links to folders: {list_some(links)} (DVC does not look behind "
             "them: put folders there, of copies or hard links, or let "
@@ -244,7 +244,7 @@ def find_problems(scan: Scan) -> Iterator[str]:
             strange.add(f"{home.name} ({home.split})")
     if strange:
         yield f"classes that train has not: {list_some(sorted(strange))}"
-    if len(trained) < 2:
+    if len(trained) < 2 and not scan.others["links"]:
         yield describe_lack(scan, list(trained))
     cut = [split for split in reversed(SPLITS) if split not in scan.tops]
     cut = [split for split in cut if split != "train"]
