@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import write_photographs
@@ -250,3 +251,25 @@ def test_photographs_outside_the_repository_are_accepted(
     check_untracked(outside / "raw")
     (repository / "link").symlink_to(outside / "raw")
     check_untracked("link")
+
+
+def test_an_experiment_commits_no_photograph(fresh_project, tmp_path):
+    project = fresh_project.copy(tmp_path / "project")
+    project.run("git", "rm", "-rq", "--cached", "data/raw")
+    project.run("git", "commit", "-qm", "photographs out")
+    assert not project.run("git", "status", "--porcelain").stdout
+    project.dvc("exp", "run", "check")
+    refs = project.run("git", "for-each-ref", "--format=%(refname)").stdout
+    experiments = [ref for ref in refs.split() if "refs/exps" in ref]
+    for ref in experiments:
+        tree = project.run("git", "ls-tree", "-r", ref).stdout
+        assert "params.yaml" in tree and ".jpg" not in tree
+    assert experiments
+    shutil.copytree(project.folder / "data/raw", project.folder / "mine")
+    command = ["dvc", "exp", "run", "-S", "prepare.path=mine", "check"]
+    done = project.run(sys.executable, "-m", *command)
+    assert done.returncode != 0
+    (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
+    assert "`dvc add mine` and commit mine.dvc" in line
+    added = project.dvc("add", "data/raw")
+    assert "data/raw.dvc" in added
