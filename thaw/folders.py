@@ -80,29 +80,30 @@ class Scan:
 
 def walk_folder(folder: str | Path) -> Iterator[Listing]:
     """A folder and those below it, but hidden ones and links."""
-    for parent, folders, names in os.walk(folder):
-        others = {kind: [] for kind in KINDS}
-        images = []
-        for name in sorted(names):
-            path = f"{parent}/{name}"
-            if is_hidden(name):
-                others["hidden"].append(path)
-            elif not Path(path).is_file():
-                others["no files"].append(path)
-            else:
-                (images if is_image(path) else others["no images"]).append(path)
-        inner = []
-        for name in sorted(folders):
-            path = f"{parent}/{name}"
-            if is_hidden(name):
-                others["hidden"].append(path)
-            elif Path(path).is_symlink():
-                others["links"].append(path)
-            else:
-                inner.append(name)
-        folders[:] = inner
-        inner = [f"{parent}/{name}" for name in inner]
-        yield Listing(parent, inner, images, others)
+    listing = list_folder(folder)
+    yield listing
+    for inner in listing.folders:
+        yield from walk_folder(inner)
+
+
+def list_folder(folder: str | Path) -> Listing:
+    """What lies directly in a folder; there may be millions."""
+    listing = Listing(str(folder), [], [], {kind: [] for kind in KINDS})
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        path, pile = f"{folder}/{entry.name}", listing.images
+        if is_hidden(entry.name):
+            pile = listing.others["hidden"]
+        elif entry.is_dir():
+            linked = entry.is_symlink()
+            pile = listing.others["links"] if linked else listing.folders
+        elif not entry.is_file():
+            pile = listing.others["no files"]
+        elif not is_image(path):
+            pile = listing.others["no images"]
+        pile.append(path)
+    return listing
 
 
 def is_hidden(name: str) -> bool:
@@ -111,10 +112,11 @@ def is_hidden(name: str) -> bool:
 
 def list_images(folder: str | Path, below: bool = False) -> list[str]:
     """Images in a folder, or also in those below it, sorted."""
-    listings = walk_folder(folder)
     if not below:
-        return next(listings).images
-    return sorted(path for listing in listings for path in listing.images)
+        return list_folder(folder).images
+    return sorted(
+        path for listing in walk_folder(folder) for path in listing.images
+    )
 
 
 def scan_folder(path: str | Path, classes: str) -> Scan:
@@ -159,8 +161,8 @@ def find_splits(root: Path) -> dict[str, Path]:
     """
     named = [
         Path(folder)
-        for folder in list_folders(root)
-        if Path(folder).name.lower() in SPLIT_NAMES and list_folders(folder)
+        for folder in list_inner(root)
+        if Path(folder).name.lower() in SPLIT_NAMES and list_inner(folder)
     ]
     tops = {SPLIT_NAMES[folder.name.lower()]: folder for folder in named}
     names = ", ".join(folder.name for folder in named)
@@ -171,9 +173,9 @@ def find_splits(root: Path) -> dict[str, Path]:
     return tops
 
 
-def list_folders(folder: str | Path) -> list[str]:
+def list_inner(folder: str | Path) -> list[str]:
     """Folders in a folder, and links to folders, but hidden ones."""
-    listing = next(walk_folder(folder))
+    listing = list_folder(folder)
     return sorted([*listing.folders, *listing.others["links"]])
 
 
@@ -201,7 +203,7 @@ def add_folders(scan: Scan, split: str, top: Path, classes: str) -> None:
 
 def add_root(scan: Scan) -> None:
     """Adds what lies beside the folders of splits."""
-    beside = next(walk_folder(scan.root))
+    beside = list_folder(scan.root)
     for kind, paths in beside.others.items():
         scan.others[kind] += paths
     tops = set(map(str, scan.tops.values()))
@@ -260,7 +262,7 @@ def describe_lack(scan: Scan, classes: list[str]) -> str:
         lying = format_count(len(scan.loose), "image lies", "images lie")
         text += f"; {lying} in no class folder"
     outer = scan.root
-    while len(inner := list_folders(outer)) == 1:
+    while len(inner := list_inner(outer)) == 1:
         outer = Path(inner[0])
     if outer != scan.root and len(inner) > 1:
         text += f"; {outer} holds {len(inner)} folders: is that prepare.path?"

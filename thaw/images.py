@@ -51,10 +51,10 @@ def is_image(path: str | Path) -> bool:
 
     Its suffix says so, or, where Pillow does not know that, its first bytes.
     """
-    path = Path(path)
-    if path.suffix.lower() in SUFFIXES:
+    _, dot, suffix = str(path).rpartition(".")
+    if (dot + suffix).lower() in SUFFIXES:
         return True
-    with path.open("rb") as file:
+    with Path(path).open("rb") as file:
         head = file.read(16)  # as many as Pillow's formats ask for
     # Text may begin as a picture does, "BM" or "P1", but for these.
     if len(head) < 16 or not any(byte < 9 or 13 < byte < 32 for byte in head):
