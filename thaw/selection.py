@@ -97,19 +97,9 @@ def select_images(
     if TEST in given:
         left_out = left_out[splits[left_out] != TEST]
     used[left_out] = False
-    leaks, removed, straddlers = [], [], []
-    for code in reversed(given[1:]):
-        held = used & (splits == code)
-        grouped = rows.grouped & used & (splits < code)
-        mates = grouped & np.isin(rows.hashes, rows.hashes[held])
-        straddlers += np.flatnonzero(mates).tolist()
-        used[mates] = False
-        found = copies.pair_across(held.astype(int), used & (splits <= code))
-        leaks += found
-        rest = list_rows(found if removing else [])
-        rest = rest[splits[rest] < code]
-        removed += rest.tolist()
-        used[rest] = False
+    leaks, removed, straddlers = clear_given(
+        rows, copies, used, given, removing
+    )
     hashes, together = rows.hashes, np.full(len(used), -1)
     free = used & (splits == TRAIN)
     check_classes(rows.labels[free], rows.classes)
@@ -130,12 +120,51 @@ def select_images(
         splits,
         conflicts,
         leaks,
-        np.array(removed, int),
+        removed,
         left_out,
-        np.array(straddlers, int),
+        straddlers,
         together,
         exceptions,
     )
+
+
+def clear_given(
+    rows: Rows,
+    copies: Copies,
+    used: np.ndarray,
+    given: list[int],
+    removing: bool,
+) -> tuple[list[Pair], np.ndarray, np.ndarray]:
+    """Takes from `used` what lies in a later one of the given splits, too.
+
+    Args:
+        rows: all that could be decoded.
+        copies: which of them are copies.
+        used: (n,) bool, which is changed.
+        given: indices into `SPLITS`, ascending, train first.
+        removing: whether copies are taken, as groups are.
+
+    Returns:
+        Pairs of copies in two of the splits; rows of copies that were taken;
+        rows that were taken with their group.
+    """
+    leaks, removed, straddlers = [], [], []
+    for code in reversed(given[1:]):
+        held = used & (rows.splits == code)
+        earlier = used & (rows.splits < code)
+        mates = rows.grouped & np.isin(rows.hashes, rows.hashes[held])
+        mates = np.flatnonzero(earlier & mates)
+        used[mates] = False
+        straddlers += mates.tolist()
+        found = copies.pair_across(
+            held.astype(int), used & (rows.splits <= code)
+        )
+        taken = list_rows(found if removing else [])
+        taken = taken[rows.splits[taken] < code]
+        used[taken] = False
+        leaks += found
+        removed += taken.tolist()
+    return leaks, np.array(removed, int), np.array(straddlers, int)
 
 
 def sort_by_similarity(pair: Pair) -> tuple:
