@@ -41,7 +41,11 @@ def main() -> None:
     seed_dropout(model, 0)  # a SavedModel keeps the seeds
     reference = calibrate(np.load(PROBABILITIES), about["temperature"])
     source = open_source(
-        p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir
+        p.prepare.source,
+        p.prepare.path,
+        p.prepare.classes,
+        p.prepare.name,
+        p.prepare.data_dir,
     )
     index = list(dataset.read_index("test"))
     with new_folder(EXPORT) as folder:

@@ -20,9 +20,15 @@ PICTURE = "plots/duplicates.png"
 def main() -> None:
     p = params.load()
     source = open_source(
-        p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir
+        p.prepare.source,
+        p.prepare.path,
+        p.prepare.classes,
+        p.prepare.name,
+        p.prepare.data_dir,
     )
     say(f"reading {source.size} images, {len(source.classes)} classes")
+    if warning := p.warning_of_characters:
+        say(f"warning: {warning}")
     with open_checkpoint() as checkpoint, new_folder(PREPARED) as folder:
         counts = prepare_dataset(
             source,

@@ -140,7 +140,7 @@ def fresh_project(tmp_path_factory) -> Project:
         "git init --quiet",
         "git config user.name tester",
         "git config user.email tester@example.com",
-        "git add --all",
+        "git add --all --force",  # the photographs, which Git ignores
         "git commit --quiet --message start",
     ):
         subprocess.run(command.split(), cwd=folder, check=True)

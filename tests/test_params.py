@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -229,6 +230,7 @@ def test_image_size_null_is_the_backbones_own(tmp_path):
         ({"prepare.group": "("}, "a regular expression or null"),
         ({"prepare.group": 3}, "a pattern or null"),
         ({"prepare.duplicates": "drop"}, "remove, keep or fail"),
+        ({"prepare.classes": "last"}, "first or leaf"),
         ({"head.class_weight": None}, "none or balanced"),
         ({"prepare.test": 0.9}, "prepare.validation (0.15)"),
         ({"prepare.source": "tfds"}, "prepare.name is null"),
@@ -294,6 +296,51 @@ def test_refuses_what_is_no_mapping(tmp_path, text):
         params.load(path)
     assert len(str(refusal.value).splitlines()) == 1
     assert str(refusal.value).startswith(str(path))
+
+
+def test_a_home_is_written_out(tmp_path):
+    with pytest.raises(InputError, match="knows no ~; allowed") as refusal:
+        load(tmp_path, {"prepare.path": "~/photographs"})
+    assert f'"{Path.home()}/photographs"' in str(refusal.value)
+
+
+def test_a_copy_of_the_workspace_lacks_what_is_not_committed(
+    tmp_path, monkeypatch
+):
+    copy, workspace = tmp_path / "copy", tmp_path / "workspace"
+    for folder in (copy / "weights", workspace / "data/raw"):
+        folder.mkdir(parents=True)
+    shutil.copy(DEFAULTS["backbone"]["file"], copy / "weights")
+    monkeypatch.chdir(copy)
+    change = {"prepare.path": "data/raw", "prepare.source": "folder"}
+    for root, told in [(workspace, True), (copy, False)]:
+        monkeypatch.setenv("DVC_ROOT", str(root))
+        with pytest.raises(InputError, match="which is not there") as refusal:
+            load(tmp_path, change)
+        assert ("in this copy" in str(refusal.value)) == told
+        assert ("`dvc add data/raw` and commit" in str(refusal.value)) == told
+
+
+@pytest.mark.parametrize(
+    ("change", "warned"),
+    [
+        ({}, False),
+        ({"prepare.source": "folder", "prepare.path": "data"}, True),
+        ({"prepare.source": "tfds", "prepare.name": "beans"}, True),
+        (
+            {
+                "prepare.source": "folder",
+                "prepare.path": "data",
+                "backbone.weights": "imagenet",
+            },
+            False,
+        ),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_characters_is_warned_of(tmp_path, change, warned):
+    warning = load(tmp_path, change).warning_of_characters
+    assert ("backbone.weights=imagenet" in (warning or "")) == warned
 
 
 KEYS = [

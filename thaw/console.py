@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -73,6 +73,18 @@ def say(*lines: str) -> None:
 def say_wrote(*paths: str | Path) -> None:
     for path in paths:
         say(f"wrote {path}, {format_bytes(measure_size(path))}")
+
+
+def format_count(count: int, one: str, more: str | None = None) -> str:
+    """As in "1 pair", "2 pairs"."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def list_some(names: Sequence[str], most: int = 20) -> str:
+    """As in "a, b and 3 more"."""
+    shown = ", ".join(names[:most])
+    more = len(names) - most
+    return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def format_bytes(count: float) -> str:

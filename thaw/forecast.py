@@ -106,7 +106,11 @@ class Trials:
     def source(self):
         prepare = self.p.prepare
         return open_source(
-            prepare.source, prepare.path, prepare.name, prepare.data_dir
+            prepare.source,
+            prepare.path,
+            prepare.classes,
+            prepare.name,
+            prepare.data_dir,
         )
 
     @cached_property

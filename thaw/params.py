@@ -17,6 +17,9 @@ from thaw.errors import InputError
 from thaw.files import read_yaml
 from thaw.variants import VARIANTS
 
+# The checkpoint in Git, made for trying the pipeline.
+CHARACTERS = "efficientnetb0-characters-64px.weights.h5"
+
 
 def whole(low: int, high: int = 2**31 - 1) -> Any:
     allowed = f"{low} or more" if high == 2**31 - 1 else f"{low} to {high}"
@@ -58,6 +61,7 @@ class Prepare(Section):
         "digits", "folder", "tfds"
     )
     path: Text
+    classes: Literal["first", "leaf"] = one_of("first", "leaf")
     name: Annotated[str | None, Field(description="a text or null")]
     data_dir: Annotated[str | None, Field(description="a text or null")]
     image_size: Annotated[
@@ -155,6 +159,19 @@ class Params(Section):
         """Pixels a side of the prepared images."""
         own = VARIANTS[self.backbone.name].image_size
         return self.prepare.image_size or own
+
+    @property
+    def warning_of_characters(self) -> str | None:
+        """A sentence where photographs meet the bundled checkpoint."""
+        bundled = Path(self.backbone.file).name == CHARACTERS
+        if not bundled or self.backbone.weights != "file":
+            return None
+        if self.prepare.source == "digits":
+            return None
+        return (
+            "the bundled checkpoint has seen printed characters only; for "
+            "photographs, backbone.weights=imagenet"
+        )
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -271,12 +288,38 @@ def is_there(path: str) -> bool:
         return False
 
 
+def _expand(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # nobody's home
+        return "/absolute/path"
+
+
+def _explain_copy(path: str) -> str:
+    """What to do where an experiment's copy of the workspace lacks a path."""
+    workspace = Path(os.environ.get("DVC_ROOT", "."))  # whoever started it
+    if workspace.resolve() == Path.cwd() or not is_there(workspace / path):
+        return ""
+    return (
+        f" in this copy of the workspace: `dvc add {path}` and commit "
+        f"{path}.dvc, or give an absolute path"
+    )
+
+
 def _find_contradictions(params: Params):
     """Yields what is wrong with parameters that are right one by one."""
     prepare, finetune = params.prepare, params.finetune
     # DVC would find out after it removed earlier results.
+    if prepare.path[0] == "~":
+        yield (
+            f"prepare.path is {_quote(prepare.path)}, and DVC knows no ~; "
+            f"allowed: {_quote(_expand(prepare.path))}"
+        )
     if not is_there(prepare.path):
-        yield f"prepare.path is {_quote(prepare.path)}, which is not there"
+        yield (
+            f"prepare.path is {_quote(prepare.path)}, which is not there"
+            f"{_explain_copy(prepare.path)}"
+        )
     elif prepare.source == "folder" and not Path(prepare.path).is_dir():
         yield f"prepare.path is {prepare.path}; allowed: a folder"
     if (

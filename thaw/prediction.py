@@ -16,10 +16,10 @@ from thaw.console import progress
 from thaw.errors import InputError
 from thaw.exports import scale_logits
 from thaw.files import TableWriter
+from thaw.folders import list_images
 from thaw.frozen import FrozenNetwork
 from thaw.images import decode_image, describe_failure, resize_image
 from thaw.models import load_model, read_about
-from thaw.sources import list_files
 
 CHUNK = 1024  # files whose predictions are held at a time
 
@@ -116,10 +116,11 @@ class Classifier:
 
 
 def list_pictures(paths: Iterable[str]) -> list[str]:
-    """Files as they are, and what lies in folders, hidden files left out."""
+    """Files as they are, and the images in folders, hidden ones left out."""
     found = []
     for path in paths:
-        found += list_files(Path(path))[0] if Path(path).is_dir() else [path]
+        inner = Path(path).is_dir()
+        found += list_images(path, below=True) if inner else [path]
     return found
 
 
