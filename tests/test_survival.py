@@ -31,6 +31,7 @@ from thaw.files import create_array
 from thaw.frozen import FrozenNetwork
 from thaw.models import build_head, join_head, load_model, save_model
 from thaw.parts import LOGITS, POOLED, get_part
+from thaw.prediction import Classifier
 from thaw.training import Words, train_model, weigh_classes
 
 RNG = np.random.default_rng(0)
@@ -629,6 +630,12 @@ def test_a_strange_head_gives_one_line(reproduced, tmp_path):
     (line,) = done.stderr.splitlines()
     assert "can't be loaded" in line
     assert (project.folder / "models/finetuned.keras").exists()
+
+
+def test_a_precision_is_refused_by_the_name_it_was_asked_by(reproduced):
+    model = reproduced.folder / "models/finetuned.keras"
+    with pytest.raises(InputError, match="--precision is bfloat8"):
+        Classifier(model, "bfloat8")
 
 
 def test_balanced_classes_weigh_the_same():
