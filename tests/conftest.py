@@ -23,6 +23,10 @@ STAGES = [
     "report",
     "export",
 ]
+# What requirements-scale.txt and no other brings, what a browser takes, and a
+# backend of Keras that no list names.
+OPTIONAL = ("boto3", "dvc_s3", "jax", "moto", "playwright", "ray", "torch")
+
 RESULTS = ["evaluate", "report", "export"]
 
 # What a change re-runs after `check`; `finetune.blocks` is changed elsewhere.

@@ -16,9 +16,7 @@ from conftest import ROOT, Project
 
 from thaw.checkpoints import identify
 
-boto3 = pytest.importorskip("boto3", reason="no boto3 to write to S3 with")
-pytest.importorskip("dvc_s3", reason="no dvc-s3")
-server = pytest.importorskip("moto.server", reason="no S3 server: moto[server]")
+pytestmark = pytest.mark.scale
 
 SETTINGS = {
     "AWS_ACCESS_KEY_ID": "nobody",
@@ -32,11 +30,14 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory):
     """A client of a server with two buckets; who commits is in $HOME."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     home = tmp_path_factory.mktemp("home")
     user = "[user]\nname = tester\nemail = tester@example.com\n"
     (home / ".gitconfig").write_text(user)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    s3 = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     s3.start()
     host, port = s3.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:

@@ -101,15 +101,65 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
 
+# How often a line says how far a stage is, where there is no terminal.
+SECONDS_BETWEEN_LINES = 20
+
+
+class Lines:
+    """What `tqdm` shows as a bar, as a line now and then.
+
+    Args:
+        total: how much there is to do; None where nobody knows.
+        label, unit: what is done, and to what.
+        done: by a run that was cut off.
+    """
+
+    def __init__(self, total: int | None, label: str, unit: str, done: int):
+        self.total, self.label, self.unit = total, label, unit
+        self.n = self.first = done
+        self.start = self.last = time.perf_counter()
+
+    def update(self, count: int = 1) -> None:
+        self.n += count
+        now = time.perf_counter()
+        if now - self.last < SECONDS_BETWEEN_LINES or self.n == self.first:
+            return
+        self.last = now
+        rate = (self.n - self.first) / (now - self.start)
+        speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        of, left = "", ""
+        if self.total is not None:
+            seconds = (self.total - self.n) / rate
+            of = f" of {self.total}"
+            left = f", about {format_seconds(seconds)} left"
+        print(
+            f"{self.label}: {self.n}{of} {self.unit}, {speed} a second{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def clear(self) -> None:
+        """There is nothing to clear."""
+
+
+Bar = tqdm | Lines
+
+
 @contextmanager
-def progress(total: int | None, label: str, unit: str) -> Iterator[tqdm]:
-    """A bar with the time left on a terminal; nothing in a log file."""
+def progress(
+    total: int | None, label: str, unit: str, done: int = 0
+) -> Iterator[Bar]:
+    """A bar with the time left on a terminal, lines in a log file."""
+    if is_first() and not sys.stderr.isatty():
+        yield Lines(total, label, unit, done)
+        return
     with tqdm(
         total=total,
         desc=label,
         unit=f" {unit}",
         leave=False,
-        disable=None if is_first() else True,
+        initial=done,
+        disable=not is_first(),
     ) as bar:
         yield bar
 

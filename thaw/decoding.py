@@ -103,12 +103,11 @@ def decode_images(
         (folder / TABLE).open(
             "a" if done else "w", encoding="utf-8", newline=""
         ) as file,
-        progress(source.size, "decoding", "images") as bar,
+        progress(source.size, "decoding", "images", done) as bar,
     ):
         table = TableWriter(file)
         if not done:
             table.writerow(COLUMNS)
-        bar.update(done)
         noted = time.monotonic()
         items = islice(source.items, done, None)
         for item, result in map_ahead(load, items, AHEAD):

@@ -62,12 +62,14 @@ class Network:
         self.precision = "float32"
         self.uses_cpu = isinstance(engine, OpenVINOEngine)
 
-    def check_precision(self, *precisions: str) -> None:
-        """Raises InputError for one that can't be had."""
+    def check_precision(
+        self, *precisions: str, name: str = "extract.precision"
+    ) -> None:
+        """Raises InputError for one that can't be had, asked for as `name`."""
         for precision in precisions:
             if precision not in self.precisions:
                 raise InputError(
-                    f"extract.precision is {precision}; allowed on "
+                    f"{name} is {precision}; allowed on "
                     f"{self.engine} here: auto, {', '.join(self.precisions)}"
                 )
 

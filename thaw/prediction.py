@@ -71,7 +71,9 @@ class Classifier:
         else:
             model = load_model(path, self._shape, len(self.classes))
             network = scale_logits(model, about)
-        self.network = FrozenNetwork(network, precision, "uint8")
+        self.network = FrozenNetwork(
+            network, precision, "uint8", asked_as="--precision"
+        )
 
     def predict(
         self, files: list[str], top_k: int, threshold: float

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thaw.backend import keras
+from thaw.backend import keras, warn_of_float32
 from thaw.batches import Batches, feed
 from thaw.calibration import fit_temperature
 from thaw.checkpoints import Checkpoint
@@ -147,16 +147,16 @@ def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
 
 
 class Words(keras.callbacks.Callback):
-    """A bar over all steps on a terminal, and a line for each epoch."""
+    """Progress over all steps, and a line for each epoch."""
 
     def __init__(self, epochs: int, steps: int, done: int):
         super().__init__()
         self.epochs, self.steps, self.done = epochs, steps, done
 
     def on_train_begin(self, logs=None):
-        self.context = progress(self.epochs * self.steps, "training", "batches")
+        total, done = (n * self.steps for n in (self.epochs, self.done))
+        self.context = progress(total, "training", "batches", done)
         self.bar = self.context.__enter__()
-        self.bar.update(self.done * self.steps)
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
@@ -249,6 +249,7 @@ def train_model(
         InputError: where no epoch gave a finite validation loss.
     """
     schedule = make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
+    warn_of_float32()
     layers, model = model.layers, distribute_model(model)
     model.compile(
         optimizer=keras.optimizers.Adam(schedule),
