@@ -13,6 +13,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from thaw.errors import InputError
 from thaw.variants import VARIANTS
 
+# The checkpoint in Git, made for trying the pipeline.
+CHARACTERS = "efficientnetb0-characters-64px.weights.h5"
+
 
 def _parse_number(value: Any) -> Any:
     """YAML 1.1 reads 1e-05, which DVC writes, as a string."""
@@ -160,6 +163,19 @@ class Params(Section):
         """Pixels a side of the prepared images."""
         own = VARIANTS[self.backbone.name].image_size
         return self.prepare.image_size or own
+
+    @property
+    def warning_of_characters(self) -> str | None:
+        """A sentence where photographs meet the bundled checkpoint."""
+        bundled = Path(self.backbone.file).name == CHARACTERS
+        if not bundled or self.backbone.weights != "file":
+            return None
+        if self.prepare.source == "digits":
+            return None
+        return (
+            f"{CHARACTERS} has seen only printed characters, no photographs: "
+            "for work, backbone.weights=imagenet"
+        )
 
 
 def load(path: str | Path = "params.yaml") -> Params:
