@@ -27,6 +27,7 @@ ACTIVATIONS = "data/activations"
 HEAD = "models/head.keras"
 FINETUNED = "models/finetuned.keras"
 METRICS = "metrics/finetune.json"
+DETAILS = "metrics/details/finetune.json"
 CURVES = "plots/finetune.csv"
 
 
@@ -90,8 +91,9 @@ def main() -> None:
             image_size=dataset.image_size,
             fit=p.prepare.fit,
         )
+        write_json(METRICS, {"validation_loss": scores["loss"]})
         write_json(
-            METRICS,
+            DETAILS,
             {
                 "shipped": "finetuned" if epoch else "head",
                 "best_epoch": epoch or 0,
@@ -116,7 +118,7 @@ def main() -> None:
         )
     else:
         say("no epoch beat the head alone on validation: that is shipped")
-    say_wrote(FINETUNED, METRICS, CURVES)
+    say_wrote(FINETUNED, METRICS, DETAILS, CURVES)
 
 
 if __name__ == "__main__":

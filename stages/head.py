@@ -17,6 +17,7 @@ from thaw.training import measure_temperature, train_model, warn_of_guessing
 FEATURES = "data/features"
 HEAD = "models/head.keras"
 METRICS = "metrics/head.json"
+DETAILS = "metrics/details/head.json"
 CURVES = "plots/head.csv"
 
 
@@ -59,8 +60,9 @@ def main() -> None:
         save_model(
             head, HEAD, classes=features.classes, temperature=temperature
         )
+        write_json(METRICS, {"validation_loss": scores["loss"]})
         write_json(
-            METRICS,
+            DETAILS,
             {
                 "best_epoch": epoch,
                 "validation_accuracy": scores["accuracy"],
@@ -73,7 +75,7 @@ def main() -> None:
         )
     warn_of_guessing(scores, len(features.classes))
     say(f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f}")
-    say_wrote(HEAD, METRICS, CURVES)
+    say_wrote(HEAD, METRICS, DETAILS, CURVES)
 
 
 if __name__ == "__main__":

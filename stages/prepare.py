@@ -12,7 +12,7 @@ from thaw.sources import open_source
 from thaw.splits import SPLITS
 
 PREPARED = "data/prepared"
-METRICS = "metrics/prepare.json"
+DETAILS = "metrics/details/prepare.json"
 CLASSES = "plots/classes.csv"
 PICTURE = "plots/duplicates.png"
 
@@ -49,9 +49,9 @@ def main() -> None:
     draw_duplicates(PICTURE, dataset)
     sizes = {split: len(dataset.open_labels(split)) for split in SPLITS}
     write_json(
-        METRICS, {**sizes, **counts, "environment": describe_environment()}
+        DETAILS, {**sizes, **counts, "environment": describe_environment()}
     )
-    say_wrote(PREPARED, METRICS, CLASSES, PICTURE)
+    say_wrote(PREPARED, DETAILS, CLASSES, PICTURE)
 
 
 if __name__ == "__main__":

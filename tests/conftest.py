@@ -90,11 +90,11 @@ class Project:
         return done.stdout
 
     def repro(self, *arguments: str, **env: str) -> list[str]:
-        """The stages that DVC says it ran."""
-        output = self.dvc("repro", *arguments, **env)
+        """The stages that DVC says it ran; `said` is all that was said."""
+        self.said = self.dvc("repro", *arguments, **env)
         return [
             line.split("'")[1]
-            for line in output.splitlines()
+            for line in self.said.splitlines()
             if line.startswith("Running stage")
         ]
 

@@ -39,7 +39,7 @@ def options(tmp_path_factory):
 
 
 def read_scores(project, stage):
-    path = project.folder / "metrics" / f"{stage}.json"
+    path = project.folder / f"metrics/details/{stage}.json"
     return json.loads(path.read_text())
 
 

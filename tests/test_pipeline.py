@@ -17,14 +17,13 @@ ALL = STAGES[1:]
 def test_one_command_runs_every_stage(reproduced):
     assert sorted(reproduced.ran) == sorted(STAGES)
     metrics = json.loads(
-        (reproduced.folder / "metrics/evaluate.json").read_text()
+        (reproduced.folder / "metrics/details/evaluate.json").read_text()
     )
     for name in ("head", "finetuned"):
         assert {
             "accuracy",
             "accuracy_ci_low",
             "accuracy_ci_high",
-            "top5",
             "macro_f1",
             "loss",
             "ece",
@@ -33,7 +32,7 @@ def test_one_command_runs_every_stage(reproduced):
             "calibrated_ece",
         } == set(metrics[name])
     finetune = json.loads(
-        (reproduced.folder / "metrics/finetune.json").read_text()
+        (reproduced.folder / "metrics/details/finetune.json").read_text()
     )
     assert finetune["shipped"] == "finetuned" and finetune["bn_drift"] == 0
     assert metrics["gain"] == pytest.approx(
@@ -41,6 +40,45 @@ def test_one_command_runs_every_stage(reproduced):
     )
     assert "up to date" in reproduced.dvc("repro")
     assert "up to date" in reproduced.dvc("status")
+
+
+def test_metrics_are_what_somebody_decides_by(reproduced):
+    shown = json.loads(reproduced.dvc("metrics", "show", "--json"))
+    files = {name: file["data"] for name, file in shown[""]["data"].items()}
+    details = {
+        name: json.loads((reproduced.folder / name).read_text())
+        for name in (
+            f"metrics/details/{stage}.json"
+            for stage in ("head", "finetune", "evaluate")
+        )
+    }
+    head, finetune, evaluate = details.values()
+    own = {
+        "metrics/head.json": {"validation_loss": head["validation_loss"]},
+        "metrics/finetune.json": {
+            "validation_loss": finetune["validation_loss"]
+        },
+        "metrics/evaluate.json": {
+            "head": {"accuracy": evaluate["head"]["accuracy"]},
+            "finetuned": {"accuracy": evaluate["finetuned"]["accuracy"]},
+            "gain": evaluate["gain"],
+        },
+    }
+    assert {name: files[name] for name in own} == own
+    # export's own are its business.
+    assert set(files) <= {*own, "metrics/export.json"}
+    table = reproduced.dvc("metrics", "show", *own)
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_report_ends_in_what_to_do_next(reproduced):
+    said = reproduced.said.partition("wrote report.html")[2]
+    lines = said[: said.index("Updating lock")].splitlines()
+    text = " ".join(lines)
+    assert " test images" in text
+    assert "All of it is on one page: report.html" in lines
+    assert "git commit" in text and "dvc repro export/dvc.yaml" in text
+    assert max(map(len, lines)) < 80
 
 
 def test_nothing_is_sent_or_left_in_home(reproduced):
@@ -195,7 +233,7 @@ print(json.dumps([float((predicted.argmax(1) == labels).mean()), len(labels)]))
     assert done.returncode == 0, done.stderr
     accuracy, count = json.loads(done.stdout.splitlines()[-1])
     metrics = json.loads(
-        (reproduced.folder / "metrics/evaluate.json").read_text()
+        (reproduced.folder / "metrics/details/evaluate.json").read_text()
     )
     assert metrics["n"] == count
     assert metrics["finetuned"]["accuracy"] == accuracy

@@ -121,7 +121,10 @@ def test_a_clone_computes_nothing_again(shared, colleague, tmp_path):
     colleague.set(prepare__seed=1)
     # Which takes no time, and can't be reused: it keeps what it writes.
     assert colleague.repro("--pull", "prepare") == ["check"]
-    for name in ("metrics/prepare.json", "data/prepared/train/index.csv"):
+    for name in (
+        "metrics/details/prepare.json",
+        "data/prepared/train/index.csv",
+    ):
         ours, theirs = (p.folder / name for p in (shared, colleague))
         assert ours.read_bytes() == theirs.read_bytes()
 

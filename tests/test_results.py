@@ -17,7 +17,7 @@ from sklearn import metrics as sk
 from thaw import forecast, prediction
 from thaw.backend import keras
 from thaw.calibration import calibrate, fit_temperature, measure_calibration
-from thaw.comparison import compare_hits, measure_interval
+from thaw.comparison import compare_hits, judge_gain, measure_interval
 from thaw.errors import InputError
 from thaw.exports import write_export
 from thaw.files import read_yaml
@@ -29,6 +29,7 @@ from thaw.parts import IMAGE, LOGITS
 from thaw.predictions import read_hits
 from thaw.revisions import match_images
 from thaw.runtimes import open_export
+from thaw.verdict import describe_scores
 from thaw.verification import check_tolerance, score_export
 
 RNG = np.random.default_rng(0)
@@ -55,10 +56,11 @@ def test_scores_are_those_of_a_hand_count():
     assert scores["accuracy_ci_high"] == pytest.approx(0.9544, abs=1e-4)
 
 
-def test_top_k_beyond_the_classes_counts_all():
+@pytest.mark.parametrize("top_k", [3, 5])
+def test_top_k_of_no_more_classes_is_left_out(top_k):
     thirds = np.full((4, 3), 1 / 3)
-    scores = score_predictions(thirds, np.arange(4) % 3, 1.0, 5)
-    assert scores["top5"] == 1
+    scores = score_predictions(thirds, np.arange(4) % 3, 1.0, top_k)
+    assert not [key for key in scores if key.startswith("top")]
 
 
 def test_calibration_error_is_confidence_minus_accuracy():
@@ -127,9 +129,29 @@ def test_what_is_not_sure_is_noise():
     assert found.judge(0.2) == "within noise"
 
 
+def test_a_shipped_head_is_not_compared_with_itself():
+    gain = compare_hits(*pair(20, 1, 0, 9))
+    assert judge_gain(gain, "head") == {
+        "gain": gain.difference,
+        "gain_verdict": "head shipped",
+    }
+    assert judge_gain(gain, "finetuned")["gain_p_value"] == 1
+    score = {"accuracy": 0.7, "accuracy_ci_low": 0.6, "accuracy_ci_high": 0.8}
+    scores = {"head": score, "finetuned": score}
+    lines = list(describe_scores(scores, gain, "head"))
+    assert lines == [
+        "head alone, shipped: accuracy 0.700, 95 % interval 0.600 to 0.800",
+        "fine-tuning: no epoch beat the head alone on validation",
+    ]
+    lines = list(describe_scores(scores, gain, "finetuned"))
+    assert len(lines) == 3
+    assert "within noise, -0.033, 99 % interval" in lines[2]
+    assert "of 30 images 0 right only after it, 1 only before" in lines[2]
+
+
 @pytest.fixture(scope="module")
 def results(reproduced):
-    """metrics/evaluate.json, the table, labels and probabilities."""
+    """Details of `evaluate`, the table, labels and probabilities."""
     folder = reproduced.folder
     classes = json.loads((folder / "data/prepared/classes.json").read_text())
     table = read(folder / "metrics/predictions.csv")
@@ -138,7 +160,7 @@ def results(reproduced):
         name: np.load(folder / f"metrics/probabilities/{name}.npy")
         for name in ("head", "finetuned")
     }
-    scores = json.loads((folder / "metrics/evaluate.json").read_text())
+    scores = json.loads((folder / "metrics/details/evaluate.json").read_text())
     return scores, table, labels, probabilities
 
 
@@ -329,7 +351,7 @@ def test_a_model_brings_its_classes_temperature_and_size(reproduced):
     assert about["classes"] == ["across", "both", "down"]
     assert about["image_size"] == 32 and about["fit"] == "squash"
     metrics = json.loads(
-        (reproduced.folder / "metrics/finetune.json").read_text()
+        (reproduced.folder / "metrics/details/finetune.json").read_text()
     )
     assert about["temperature"] == metrics["temperature"]
 

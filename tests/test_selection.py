@@ -662,7 +662,7 @@ def test_decoding_goes_on_where_it_was(raw, tmp_path, monkeypatch, capsys):
 
 def test_the_counts_are_in_the_metrics_and_a_plot(reproduced):
     folder = reproduced.folder
-    metrics = json.loads((folder / "metrics/prepare.json").read_text())
+    metrics = json.loads((folder / "metrics/details/prepare.json").read_text())
     table = read(folder / "plots/classes.csv")
     for split in SPLITS:
         labels = open_array(folder / "data/prepared" / split / "labels.npy")

@@ -537,7 +537,7 @@ def test_an_array_takes_its_room_at_once(tmp_path):
 
 def test_the_environment_is_stamped_beside_the_scores(reproduced):
     for name in ("prepare", "head", "finetune", "evaluate"):
-        path = reproduced.folder / "metrics" / f"{name}.json"
+        path = reproduced.folder / f"metrics/details/{name}.json"
         metrics = json.loads(path.read_text())
         assert metrics["environment"] == describe_environment()
     assert f"keras {keras.__version__}" in metrics["environment"]

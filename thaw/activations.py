@@ -11,7 +11,14 @@ import numpy as np
 from thaw.backend import keras, warn_of_float32
 from thaw.checkpoints import Checkpoint
 from thaw.cluster import Cluster
-from thaw.console import Bar, format_bytes, format_seconds, progress, say
+from thaw.console import (
+    Bar,
+    format_bytes,
+    format_count,
+    format_seconds,
+    progress,
+    say,
+)
 from thaw.dataset import Gather, Views
 from thaw.errors import InputError
 from thaw.features import get_path, open_activations
@@ -145,7 +152,7 @@ def write_activations(
     images = sum(map(len, orders.values()))
     segment = images
     if checkpoint.note["done"] < images:
-        segment = preview(network, checkpoint, orders, gather, cluster)
+        segment = preview(network, checkpoint, orders, gather, label, cluster)
     while overflowed := write_once(
         network, checkpoint, orders, gather, label, segment, cluster
     ):
@@ -184,6 +191,7 @@ def preview(
     checkpoint: Checkpoint,
     orders: dict[str, Order],
     gather: dict[str, Gather],
+    label: str,
     cluster: Cluster | None,
 ) -> int:
     """Says what is to come; refuses what the disk can't hold.
@@ -201,7 +209,15 @@ def preview(
     # DVC's cache may have to copy.
     checkpoint.check_room(2 * size, "fewer views or no tap need less")
     warn_of_float32()
-    known = f"{images} images, views counted; {format_bytes(size)} to write"
+    counted = (
+        ", views counted"
+        if images > sum(order.rows for order in orders.values())
+        else ""
+    )
+    known = (
+        f"{label}: {format_count(images, 'image')}{counted}; "
+        f"{format_bytes(size)} to write"
+    )
     if cluster:
         say(f"{known}; {cluster.describe(network)}")
         segment = 1

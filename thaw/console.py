@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -32,7 +32,7 @@ CHATTER = re.compile(
 
 
 def run_stage(
-    main: Callable[[], None],
+    main: Callable[[], Iterable[str] | None],
     loses: bool = True,
     within: Callable[[], AbstractContextManager] = nullcontext,
 ) -> None:
@@ -40,7 +40,7 @@ def run_stage(
     machine lacks.
 
     Args:
-        main: the stage.
+        main: the stage; what it returns are its last lines.
         loses: whether DVC removed results of an earlier run before it.
         within: what it runs within.
     """
@@ -48,7 +48,7 @@ def run_stage(
     watch_process()
     try:
         with within(), lock_workspace():
-            main()
+            last = main() or ()
     except BaseException as error:
         if was_interrupted():  # whatever libraries made of it
             os._exit(130)  # threads may be busy yet
@@ -56,7 +56,7 @@ def run_stage(
             raise
         hint = " (`dvc checkout` brings earlier results back)" if loses else ""
         fail(f"{error}{hint}")
-    say(f"took {format_seconds(time.perf_counter() - start)}")
+    say(f"took {format_seconds(time.perf_counter() - start)}", *last)
 
 
 def fail(message: str) -> None:
