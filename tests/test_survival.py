@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import zipfile
 from pathlib import Path
@@ -128,6 +129,19 @@ def test_a_log_has_a_line_now_and_then(clock, capsys):
         clock.now += 50
         bar.update(10)
     assert capsys.readouterr().err == "decoding: 10 images, 0.2 a second\n"
+
+
+@pytest.mark.parametrize(("columns", "found"), [(0, b"10 of 99"), (80, b"%|")])
+def test_a_bar_is_drawn_where_it_fits(clock, monkeypatch, columns, found):
+    """A terminal that nobody looks at may have no width."""
+    main, side = os.openpty()
+    termios.tcsetwinsize(side, (24, columns))
+    with os.fdopen(side, "w") as stderr, os.fdopen(main, "rb", 0) as shown:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with progress(99, "extracting", "images") as bar:
+            clock.now += 50
+            bar.update(10)
+        assert found in shown.read(1000)
 
 
 def test_only_the_first_process_says_how_far_it_is(clock, monkeypatch, capsys):

@@ -145,12 +145,19 @@ class Lines:
 Bar = tqdm | Lines
 
 
+def can_draw() -> bool:
+    """Whether stderr is a terminal that a bar fits on: some have no width."""
+    if not sys.stderr.isatty():
+        return False
+    return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
 @contextmanager
 def progress(
     total: int | None, label: str, unit: str, done: int = 0
 ) -> Iterator[Bar]:
     """A bar with the time left on a terminal, lines in a log file."""
-    if is_first() and not sys.stderr.isatty():
+    if is_first() and not can_draw():
         yield Lines(total, label, unit, done)
         return
     with tqdm(
