@@ -31,16 +31,6 @@ TRIAL = 32  # pictures
 # Of each stage: Python's start, hashes, what is drawn and written; seconds.
 OVERHEAD = 2
 
-# What conversion of EfficientNetB0 takes by itself; seconds.
-CONVERSION = {
-    "keras": 1,
-    "saved_model": 3,
-    "onnx": 5,
-    "litert": 8,
-    "openvino": 3,
-}
-B0_LAYERS = 240
-
 
 def set_params(values: list[str]) -> tuple[dict, params.Params]:
     """params.yaml as it would be with some values, as in `dvc exp run -S`.
@@ -337,18 +327,6 @@ def estimate_report(t: Trials) -> tuple[float, int]:
     return t.start + 3, 10**6
 
 
-def estimate_export(t: Trials) -> tuple[float, int]:
-    formats = t.p.export.formats
-    conversion = sum(CONVERSION[name] for name in formats)
-    conversion *= len(t.backbone.layers) / B0_LAYERS
-    images = 2 * len(formats) * t.rows["test"]  # packed and original
-    each, _ = t.time_scoring()
-    return (
-        t.start + conversion + 1.5 * images * each,
-        len(formats) * 4 * t.backbone.count_params(),
-    )
-
-
 ESTIMATES: dict[str, Callable[[Trials], tuple[float, int]]] = {
     "prepare": estimate_prepare,
     "extract": estimate_extract,
@@ -357,7 +335,6 @@ ESTIMATES: dict[str, Callable[[Trials], tuple[float, int]]] = {
     "finetune": estimate_finetune,
     "evaluate": estimate_evaluate,
     "report": estimate_report,
-    "export": estimate_export,
 }
 
 

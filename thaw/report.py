@@ -109,7 +109,7 @@ def write_report(
         plan=plan,
         origin=ORIGINS[plan.activations],
         metrics=metrics,
-        source=name_source(**params.prepare.model_dump()),
+        source=params.prepare.data,
         total_blocks=VARIANTS[params.backbone.name].blocks,
         classes=dataset.classes,
         changes=count_changes(rows),
@@ -157,10 +157,6 @@ FILTERS = {
     "json": partial(json.dumps, ensure_ascii=False),
     "repr": repr,
 }
-
-
-def name_source(source: str, path: str, name: str | None, **_: Any) -> str:
-    return {"folder": path, "tfds": name}.get(source, source)
 
 
 def describe_verdict(
