@@ -21,9 +21,8 @@ def resize_images(images: openvino.Node, side: int) -> openvino.Node:
     Returns:
         (n, side, side, 3) uint8.
     """
-    shape = ops.convert(ops.shape_of(images), "f32")
     height, width = (
-        ops.gather(shape, np.array(axis), np.array(0))
+        ops.gather(ops.shape_of(images, "i32"), np.array(axis), np.array(0))
         for axis in (ROWS, COLUMNS)
     )
     x = ops.transpose(images, np.array([0, 3, 1, 2]))
@@ -36,24 +35,28 @@ def resize_images(images: openvino.Node, side: int) -> openvino.Node:
 def weigh(length: openvino.Node, side: int) -> openvino.Node:
     """How much each pixel of an axis counts in each of the result.
 
+    All but the last step is in whole numbers, which are exact where OpenVINO
+    computes in bfloat16: places are those of half a pixel of the picture,
+    times `side`.
+
     Args:
-        length: pixels along the axis, a float.
+        length: pixels along the axis, an i32.
         side: pixels of the result.
 
     Returns:
         (side, length), each row with a sum of 1: a triangle around where its
         pixel lies, as wide as two pixels of the larger picture.
     """
-    one = np.float32(1)
-    scale = ops.divide(length, np.float32(side))
-    centers = np.arange(side, dtype=np.float32)[:, None] + np.float32(0.5)
-    pixels = ops.add(ops.range(np.float32(0), length, one, "f32"), one / 2)
-    away = ops.abs(ops.subtract(pixels, ops.multiply(centers, scale)))
-    reach = ops.maximum(scale, one)
-    weights = ops.relu(ops.subtract(one, ops.divide(away, reach)))
-    return ops.divide(
-        weights, ops.reduce_sum(weights, np.array([1]), keep_dims=True)
-    )
+    zero, one, two, sides = np.array([0, 1, 2, side], np.int32)
+    odd = np.arange(1, 2 * side, 2, dtype=np.int32)[:, None]
+    pixels = ops.range(zero, length, one, "i32")
+    places = ops.multiply(ops.add(ops.multiply(pixels, two), one), sides)
+    away = ops.subtract(places, ops.multiply(odd, length))
+    away = ops.maximum(away, ops.subtract(zero, away))
+    reach = ops.multiply(ops.maximum(length, sides), two)
+    weights = ops.maximum(ops.subtract(reach, away), zero)
+    total = ops.reduce_sum(weights, np.array([1]), keep_dims=True)
+    return ops.divide(ops.convert(weights, "f32"), ops.convert(total, "f32"))
 
 
 def round_half_up(x: openvino.Node) -> openvino.Node:
