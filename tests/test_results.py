@@ -628,14 +628,17 @@ def test_a_test_image_that_is_gone_is_named(tmp_path, gone):
         list(load_originals(open_folder(), index))
 
 
-def test_openvino_resizes_as_pillow_at_any_size():
+# A share of the pixels may be one of 255 levels off: what Pillow rounds is not
+# quite the same.
+@pytest.mark.parametrize(("precision", "off"), [("f32", 0.05), ("bf16", 0.5)])
+def test_openvino_resizes_as_pillow_at_any_size(precision, off):
     import openvino
 
     from thaw.resampling import resize_images
 
     images = openvino.opset15.parameter([-1, -1, -1, 3], np.uint8)
     network = openvino.Model([resize_images(images, 48)], [images], "resize")
-    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    hint = {"INFERENCE_PRECISION_HINT": precision}
     run = openvino.Core().compile_model(network, "CPU", hint)
     for height, width in [(48, 48), (50, 61), (301, 200), (20, 33), (48, 700)]:
         noise = RNG.integers(0, 256, (2, height, width, 3), np.uint8)
@@ -645,7 +648,7 @@ def test_openvino_resizes_as_pillow_at_any_size():
             for image in noise
         ]
         away = np.abs(found - expected)
-        assert away.max() <= 1 and (away > 0).mean() < 0.05
+        assert away.max() <= 2 and away.mean() < off
 
 
 def test_openvino_compiles_nothing_for_an_image_size(exported):
