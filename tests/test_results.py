@@ -3,34 +3,45 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import RERUNS, Project
+from conftest import RERUNS, ROOT, Project, draw_stripes, write_photographs
 from dvc.repo import Repo
+from PIL import Image
 from sklearn import metrics as sk
 
-from thaw import forecast, prediction
+from thaw import forecast, params, prediction
 from thaw.backend import keras
 from thaw.calibration import calibrate, fit_temperature, measure_calibration
+from thaw.card import write_card
 from thaw.comparison import compare_hits, judge_gain, measure_interval
 from thaw.errors import InputError
 from thaw.exports import write_export
-from thaw.files import read_yaml
+from thaw.files import read_json, read_yaml
 from thaw.forecast import list_reruns
-from thaw.images import decode_image
+from thaw.images import decode_image, resize_image
 from thaw.metrics import rank_labels, score_predictions
 from thaw.models import read_about
 from thaw.parts import IMAGE, LOGITS
+from thaw.plan import Plan
 from thaw.predictions import read_hits
 from thaw.revisions import match_images
 from thaw.runtimes import open_export
+from thaw.sources import open_source
 from thaw.verdict import describe_scores
-from thaw.verification import check_tolerance, score_export
+from thaw.verification import (
+    check_tolerance,
+    load_originals,
+    pick_rows,
+    score_export,
+)
 
 RNG = np.random.default_rng(0)
 CLASSES = ("across", "both", "down")
@@ -217,8 +228,8 @@ def test_the_gain_is_judged_pair_by_pair(results):
     assert scores["gain_ci_low"] <= scores["gain"] <= scores["gain_ci_high"]
 
 
-def thaw(project, *arguments):
-    done = project.run(sys.executable, "-m", "thaw", *arguments)
+def thaw(project, *arguments, **env):
+    done = project.run(sys.executable, "-m", "thaw", *arguments, **env)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -407,10 +418,13 @@ def test_a_folder_becomes_json(inside, capsys):
         ("models/finetuned.keras", "data/raw/notes.txt", "none of these files"),
         ("models/finetuned.keras", "nowhere.jpg", "none of these files"),
         ("models/head.keras", "data/raw", "takes features"),
-        ("dvc.yaml", "data/raw", "which classes it knows"),
+        ("dvc.yaml", "data/raw", r"reads \.keras files only"),
+        ("models/nope.keras", "data/raw", r"models/nope\.keras is not there"),
+        ("photo.keras", "data/raw", "which classes it knows"),
     ],
 )
 def test_what_can_not_be_predicted_is_one_line(inside, model, path, message):
+    Path("photo.keras").write_bytes(b"no model")
     with pytest.raises(InputError, match=message):
         prediction.main(model, [path], "table", 1, 0.0, "float32")
 
@@ -422,7 +436,7 @@ def test_what_can_not_be_predicted_is_one_line(inside, model, path, message):
         *RERUNS,
         (
             {"finetune__blocks": 5},
-            ["prefix", "finetune", "evaluate", "report", "export"],
+            ["prefix", "finetune", "evaluate", "report"],
         ),
     ],
     ids=lambda x: "-".join(x) or "nothing",
@@ -578,18 +592,33 @@ classes = json.loads(about)["classes"]
 }
 
 
-# Those first that name things anew whenever they are written.
-FORMATS = ["saved_model", "onnx", "keras", "litert", "openvino"]
+def test_everything_before_an_export_is_brought_up_to_date(exported, tmp_path):
+    assert exported.ran == ["export/dvc.yaml:export"]
+    assert "up to date" in exported.dvc("status")
+    project = exported.copy(tmp_path / "project")
+    project.set(evaluate__top_k=2)
+    ran = project.repro("--dry", "export/dvc.yaml")
+    assert ran == ["check", "evaluate", "export/dvc.yaml:export"]
+    assert "export" not in project.dvc("metrics", "show")
 
 
-@pytest.fixture(scope="module")
-def exported(reproduced, tmp_path_factory):
-    """Every format."""
-    project = reproduced.copy(tmp_path_factory.mktemp("exported") / "project")
-    project.set(export__formats=FORMATS)
-    done = project.run(sys.executable, "-m", "stages.export")
-    assert done.returncode == 0, done.stderr
-    return project
+def test_nothing_is_sent_or_left_in_home(reproduced, exported):
+    """All stages, every format of export, and what people run most."""
+    arguments = "predict", "models/finetuned.keras", "data/raw/down"
+    assert thaw(exported, *arguments, **reproduced.spied).returncode == 0
+    assert not reproduced.sockets.exists(), reproduced.sockets.read_text()
+    written = {
+        path.relative_to(reproduced.home).as_posix()
+        for path in reproduced.home.rglob("*")
+        if path.is_file()
+    }
+    # Keras's own settings and Matplotlib's list of fonts; no identities.
+    strange = [
+        name
+        for name in written
+        if name != ".keras/keras.json" and "matplotlib" not in name
+    ]
+    assert not strange
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
@@ -621,13 +650,13 @@ def test_an_export_needs_nothing_but_its_runtime(
 
 def test_the_same_model_gives_the_same_exports(exported, tmp_path):
     project = exported.copy(tmp_path / "project")
-    project.set(export__formats=FORMATS[:2])
+    project.set(export__formats=["saved_model", "onnx", "openvino"])
     done = project.run(sys.executable, "-m", "stages.export")
     assert done.returncode == 0, done.stderr
     files = [
         path
         for path in (project.folder / "models/export").rglob("*")
-        if path.is_file() and path.name != "README.md"
+        if path.is_file() and path.name not in ("README.md", "checks.json")
     ]
     assert len(files) >= 6
     for path in files:
@@ -656,23 +685,27 @@ def test_an_export_crops_to_the_pixel(name, tmp_path):
 
 def test_exports_are_scored_by_their_runtimes(exported, results):
     scores, *_ = results
-    metrics = json.loads((exported.folder / "metrics/export.json").read_text())
-    assert set(RUNTIMES) < set(metrics)
-    for name in RUNTIMES:
-        score = metrics[name]
-        assert score["max_difference"] < (0.02 if name == "litert" else 1e-4)
+    folder = exported.folder / "models/export"
+    checks = json.loads((folder / "checks.json").read_text())
+    assert checks["images"] == scores["n"]
+    assert set(RUNTIMES) == set(checks["exports"])
+    for score in checks["exports"].values():
+        assert score["max_difference"] < 0.02
         assert score["accuracy"] == scores["finetuned"]["accuracy"]
         assert score["originals_gap"] == pytest.approx(
             score["originals_accuracy"] - score["accuracy"]
         )
         assert score["mib"] > 5
-    assert metrics["openvino"]["originals_max_difference"] < 1e-3
-    card = (exported.folder / "models/export/README.md").read_text()
+    for name in {*RUNTIMES} - {"litert"}:
+        assert checks["exports"][name]["max_difference"] < 1e-4
+    assert checks["exports"]["openvino"]["originals_max_difference"] < 1e-3
+    card = (folder / "README.md").read_text()
     for text in (
         "## Intended use",
         "## Limitations",
         "classifier.onnx",
         "across",
+        "`data/raw` (folder)",
     ):
         assert text in card
     assert "{" not in card
@@ -706,3 +739,119 @@ def test_an_export_that_says_something_else_is_refused():
     broken = score_export(reference * np.nan, reference, reference, labels)
     with pytest.raises(InputError, match="differs by nan"):
         check_tolerance({"onnx": broken}, 0.5)
+
+
+def test_the_card_names_the_data_that_were_used(exported, tmp_path):
+    folder, p = exported.folder, params.load(ROOT / "params.yaml")
+    p.prepare.name = "left_over"
+
+    def write(source: str) -> str:
+        p.prepare.source = source
+        write_card(
+            tmp_path / "card.md",
+            params=p,
+            about=read_about(folder / "models/finetuned.keras"),
+            plan=Plan.read(folder / "data/activations/plan.json"),
+            prepare=read_json(folder / "metrics/prepare.json"),
+            evaluate=read_json(folder / "metrics/evaluate.json"),
+            exports=read_json(folder / "models/export/checks.json")["exports"],
+            checked=6,
+        )
+        return (tmp_path / "card.md").read_text()
+
+    assert "from\n`digits`." in write("digits")
+    assert "from\n`data/README.md` (folder)." in write("folder")
+    card = write("tfds")
+    assert "from\n`left_over` (tfds)." in card
+    assert "on 6 test images" in card
+    assert "more than 128 pixels a side" in card  # four times 32, as README has
+
+
+def test_images_to_check_are_spread_over_the_classes():
+    labels = np.repeat([0, 1, 2], [100, 20, 3])
+    rows = pick_rows(labels, 33)
+    assert list(np.bincount(labels[rows])) == [15, 15, 3]
+    assert list(rows) == sorted(set(rows.tolist()))
+    assert list(pick_rows(labels, 33)) == list(rows)
+    assert list(pick_rows(labels[:5], 33)) == [0, 1, 2, 3, 4]
+    many = pick_rows(np.arange(100), 33)  # not only classes at the front
+    assert len(many) == 33 and many[-1] > 80
+
+
+@pytest.mark.parametrize("gone", ["down/01.jpg", "down/02.jpg"])
+def test_a_test_image_that_is_gone_is_named(tmp_path, gone):
+    write_photographs(tmp_path, each=3)
+
+    def open_folder():
+        return open_source("folder", str(tmp_path), None, None)
+
+    index = [
+        {"path": item.path, "id": item.load()[0]}
+        for item in open_folder().items
+    ]
+    assert len(list(load_originals(open_folder(), index))) == 9
+    (tmp_path / "down/00.jpg").rename(tmp_path / gone)
+    with pytest.raises(InputError, match=r"down/0\d\.jpg is"):
+        list(load_originals(open_folder(), index))
+    (tmp_path / gone).unlink()
+    with pytest.raises(InputError, match=r"test image down/0\d\.jpg is not"):
+        list(load_originals(open_folder(), index))
+
+
+# A share of the pixels may be one of 255 levels off: what Pillow rounds is not
+# quite the same.
+@pytest.mark.parametrize(("precision", "off"), [("f32", 0.05), ("bf16", 0.5)])
+def test_openvino_resizes_as_pillow_at_any_size(precision, off):
+    import openvino
+
+    from thaw.resampling import resize_images
+
+    images = openvino.opset15.parameter([-1, -1, -1, 3], np.uint8)
+    network = openvino.Model([resize_images(images, 48)], [images], "resize")
+    hint = {"INFERENCE_PRECISION_HINT": precision}
+    run = openvino.Core().compile_model(network, "CPU", hint)
+    for height, width in [(48, 48), (50, 61), (301, 200), (20, 33), (48, 700)]:
+        noise = RNG.integers(0, 256, (2, height, width, 3), np.uint8)
+        found = run(noise)[0].astype(int)
+        expected = [
+            resize_image(Image.fromarray(image), 48, "squash")
+            for image in noise
+        ]
+        away = np.abs(found - expected)
+        assert away.max() <= 2 and away.mean() < off
+
+
+def test_openvino_compiles_nothing_for_an_image_size(exported):
+    """Its Interpolate is compiled anew for each."""
+    import openvino
+
+    path = exported.folder / "models/export/openvino/classifier.xml"
+    operations = openvino.Core().read_model(path).get_ops()
+    kinds = {operation.get_type_name() for operation in operations}
+    assert "Convolution" in kinds and "Interpolate" not in kinds
+
+
+def test_readme_runs_onnx_as_predict_does(exported, tmp_path):
+    """On a photograph that a telephone held upright has on its side."""
+    section = (ROOT / "README.md").read_text().split("## Deploying")[1]
+    snippet = re.search(r"    import json\n(    .*\n|\n)+", section)[0]
+    image = draw_stripes("across", RNG, 80)
+    exif = Image.Exif()
+    exif[274] = 6  # orientation: a quarter turn clockwise shows it upright
+    photo = tmp_path / "photo.jpg"
+    image.save(photo, exif=exif)
+    program = f"{ALONE}{textwrap.dedent(snippet)}".replace(
+        '"photo.jpg"', repr(str(photo))
+    )
+    done = exported.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    name, probability = done.stdout.split()
+    predicted = thaw(
+        exported, "predict", "models/finetuned.keras", str(photo),
+        "--format", "csv",
+    )  # fmt: skip
+    (row,) = csv.DictReader(io.StringIO(predicted.stdout))
+    assert name == row["class_1"]
+    assert float(probability) == pytest.approx(
+        float(row["probability_1"]), abs=0.02
+    )

@@ -80,6 +80,12 @@ class Prepare(Section):
         "remove", "keep", "fail"
     )
 
+    @property
+    def data(self) -> str:
+        """What names the images: a folder, a set of TFDS, or digits."""
+        names = {"folder": self.path, "tfds": self.name or ""}
+        return names.get(self.source, self.source)
+
 
 class Backbone(Section):
     name: Literal[*VARIANTS] = one_of(*VARIANTS)

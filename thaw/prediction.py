@@ -54,10 +54,14 @@ class Classifier:
             probabilities (n, classes).
 
     Raises:
-        InputError: where it is none that takes images.
+        InputError: where it is not there, or none that takes images.
     """
 
     def __init__(self, path: str | Path, precision: str):
+        if not Path(path).exists():
+            raise InputError(f"{path} is not there")
+        if Path(path).suffix != ".keras":
+            raise InputError(f"{path}: predict reads .keras files only")
         about = read_about(path)
         if "image_size" not in about:
             raise InputError(f"{path} takes features, not images")

@@ -121,7 +121,7 @@ def write_report(
         plan=plan,
         origin=ORIGINS[plan.activations],
         metrics=metrics,
-        source=name_source(**params.prepare.model_dump()),
+        source=params.prepare.data,
         total_blocks=total,
         classes=dataset.classes,
         changes=count_changes(rows),
@@ -185,10 +185,6 @@ FILTERS = {
     "repr": repr,
     "pieces": cut_path,
 }
-
-
-def name_source(source: str, path: str, name: str | None, **_: Any) -> str:
-    return {"folder": path, "tfds": name}.get(source, source)
 
 
 def name_weights(weights: str | None, file: str) -> str:
