@@ -271,7 +271,7 @@ def test_top_says_what_the_run_was_made_of(page):
     assert "32 × 32 pixels" in top  # noqa: RUF001
     assert "data/raw: 30 images, 3 classes" in top
     assert "To try next: dvc exp run -S finetune.blocks=" in top
-    assert "has seen only printed characters" in top
+    assert "has seen printed characters only" in top
 
 
 def test_a_shipped_head_is_compared_with_nothing(page, plain_page):

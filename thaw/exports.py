@@ -202,6 +202,7 @@ def write_onnx(path: Path, model: keras.Model, about: dict[str, Any]) -> None:
         dims = tensor.type.tensor_type.shape.dim
         for dim, name in zip(dims, names, strict=False):
             dim.dim_param = name
+    graph.graph.doc_string = ""  # counts what was traced before
     drop_reshapes(graph)
     name_values(graph.graph)
     onnx.helper.set_model_props(
