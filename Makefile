@@ -1,9 +1,11 @@
-# make repro: everything, set-up included. make test: lint and all tests.
+# make repro: everything, set-up included. make test: lint and all tests, in
+# .venv, as installed, and those of clusters, JAX and S3 in .venv-scale.
 # PYTHON=python3.12 make repro: with another interpreter, 3.11 to 3.13.
 
 PYTHON ?= $(firstword $(foreach v,python3.13 python3.12 python3.11 python3,\
 	$(if $(shell $(v) -c 'import venv, ensurepip' 2>/dev/null && echo yes),$(v))))
 VENV := .venv
+SCALE := .venv-scale
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test bench torture cluster lock clean
@@ -12,22 +14,21 @@ repro: $(VENV)/installed
 	dvc repro
 	dvc metrics diff --all
 
-test: $(VENV)/installed $(VENV)/scaled
+test: $(VENV)/installed $(SCALE)/installed
 	ruff check .
 	ruff format --check .
 	pytest
+	$(SCALE)/bin/python -m pytest -m scale
 
-$(VENV)/installed: requirements.txt
+# Ray, JAX, S3: what a cluster takes, and the tests of it.
+$(SCALE)/installed: requirements-scale.txt
+
+$(VENV)/installed $(SCALE)/installed: requirements.txt
 	$(if $(PYTHON),,$(error Python 3.11 to 3.13 with venv is needed))
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or \
 	sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
-	@touch $@
-
-# Ray, JAX, S3: what a cluster takes, and the tests of it.
-$(VENV)/scaled: requirements-scale.txt $(VENV)/installed
-	$(VENV)/bin/python -m pip install --quiet --requirement $<
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet $(addprefix --requirement ,$^)
 	@touch $@
 
 # Against the Keras guide, on any photographs: make bench DATA=folder
@@ -39,8 +40,8 @@ torture: $(VENV)/installed
 	python -m benchmarks.torture $(if $(DATA),--data $(DATA))
 
 # Three hosts in network namespaces, a Ray cluster; as root, ten minutes.
-cluster: $(VENV)/installed $(VENV)/scaled
-	python -m benchmarks.cluster
+cluster: $(SCALE)/installed
+	$(SCALE)/bin/python -m benchmarks.cluster
 
 # Exact versions of all that pyproject.toml names needs, for every platform.
 lock: $(VENV)/installed
@@ -50,4 +51,4 @@ lock: $(VENV)/installed
 		--constraint requirements.txt --output-file requirements-scale.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(SCALE) .pytest_cache .ruff_cache

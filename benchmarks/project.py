@@ -11,7 +11,12 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 
-STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+PIPELINES = ["dvc.yaml", "export/dvc.yaml"]
+STAGES = [
+    stage
+    for pipeline in PIPELINES
+    for stage in yaml.safe_load((ROOT / pipeline).read_text())["stages"]
+]
 
 # The guide's recipe: 25 head epochs, then 4 with the last block thawed; on all
 # images, as the guide sees them.
@@ -48,8 +53,14 @@ class Project:
             if (ROOT / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, folder / name)
-        (folder / "dvc.lock").unlink(missing_ok=True)
+        self.forget_runs()
         run("git", "init", "--quiet", cwd=folder)
+
+    def forget_runs(self) -> None:
+        """Has DVC know of none."""
+        for pipeline in PIPELINES:
+            lock = (self.folder / pipeline).with_suffix(".lock")
+            lock.unlink(missing_ok=True)
 
     def set(self, changes: dict) -> None:
         """Changes params.yaml: values, or sections with some of theirs."""

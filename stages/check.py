@@ -5,12 +5,15 @@ from pathlib import Path
 from thaw import params
 from thaw.console import run_stage
 from thaw.files import new_file
+from thaw.tracking import check_untracked
 
 OK = Path("data/params.ok")
 
 
 def main() -> None:
-    params.load()
+    p = params.load()
+    if p.prepare.source == "folder":
+        check_untracked(p.prepare.path)
     # Always the same bytes: what follows re-runs for what it reads itself.
     with new_file(OK) as file:
         file.write_text("params.yaml is well-formed\n")

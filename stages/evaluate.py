@@ -5,12 +5,12 @@ import numpy as np
 from thaw import params
 from thaw.activations import predict
 from thaw.checkpoints import open_checkpoint
-from thaw.comparison import compare_hits
+from thaw.comparison import compare_hits, judge_gain
 from thaw.console import run_stage, say, say_wrote
 from thaw.dataset import Dataset
 from thaw.environment import describe_environment
 from thaw.features import open_activations
-from thaw.files import new_folder, write_json
+from thaw.files import new_folder, read_json, write_json
 from thaw.metrics import (
     score_predictions,
     write_reliability,
@@ -19,11 +19,14 @@ from thaw.metrics import (
 from thaw.models import load_model, read_about
 from thaw.parts import POOLED
 from thaw.predictions import write_predictions
+from thaw.verdict import describe_scores
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
+FINETUNE = "metrics/details/finetune.json"
 MODELS = {"head": "models/head.keras", "finetuned": "models/finetuned.keras"}
 METRICS = "metrics/evaluate.json"
+DETAILS = "metrics/details/evaluate.json"
 PREDICTIONS = "metrics/predictions.csv"
 PROBABILITIES = "metrics/probabilities"
 SCORES = "plots/scores.csv"
@@ -34,6 +37,7 @@ def main() -> None:
     p = params.load()
     dataset = Dataset(PREPARED)
     labels, classes = dataset.open_labels("test"), dataset.classes
+    shipped = read_json(FINETUNE)["shipped"]
     inputs = {
         "head": open_activations(FEATURES, POOLED, "test", view=0),
         "finetuned": dataset.open_images("test"),
@@ -58,20 +62,22 @@ def main() -> None:
             )
             for name, predicted in probabilities.items()
         }
-        head, finetuned = (
-            predicted.argmax(axis=1) == labels
-            for predicted in probabilities.values()
+        gain = compare_hits(
+            *(
+                predicted.argmax(axis=1) == labels
+                for predicted in probabilities.values()
+            )
         )
-        gain = compare_hits(head, finetuned)
+        accuracies = {
+            name: {"accuracy": score["accuracy"]}
+            for name, score in scores.items()
+        }
+        write_json(METRICS, {**accuracies, "gain": gain.difference})
         write_json(
-            METRICS,
+            DETAILS,
             {
                 **scores,
-                "gain": gain.difference,
-                "gain_ci_low": gain.low,
-                "gain_ci_high": gain.high,
-                "gain_p_value": gain.p_value,
-                "gain_verdict": gain.judge(),
+                **judge_gain(gain, shipped),
                 "n": len(labels),
                 "environment": describe_environment(),
             },
@@ -84,13 +90,8 @@ def main() -> None:
                 np.save(folder / f"{name}.npy", predicted)
         write_scores(SCORES, probabilities, labels, classes)
         write_reliability(RELIABILITY, probabilities, labels, temperatures)
-    for name, score in scores.items():
-        low, high = score["accuracy_ci_low"], score["accuracy_ci_high"]
-        say(
-            f"{name}: accuracy {score['accuracy']:.3f}, {low:.3f} to {high:.3f}"
-        )
-    say(f"fine-tuning: {gain.describe()}")
-    say_wrote(METRICS, PREDICTIONS, PROBABILITIES, SCORES, RELIABILITY)
+    say(*describe_scores(scores, gain, shipped))
+    say_wrote(METRICS, DETAILS, PREDICTIONS, PROBABILITIES, SCORES, RELIABILITY)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from thaw.sources import open_source
 from thaw.verification import (
     check_tolerance,
     load_originals,
+    pick_rows,
     predict_each,
     score_export,
 )
@@ -27,59 +28,72 @@ PREPARED = "data/prepared"
 PLAN = "data/activations/plan.json"
 FINETUNED = "models/finetuned.keras"
 PROBABILITIES = "metrics/probabilities/finetuned.npy"
-PREPARE = "metrics/prepare.json"
-EVALUATE = "metrics/evaluate.json"
+PREPARE = "metrics/details/prepare.json"
+EVALUATE = "metrics/details/evaluate.json"
 EXPORT = "models/export"
-METRICS = "metrics/export.json"
 
 
 def main() -> None:
     p = params.load()
     dataset, about = Dataset(PREPARED), read_about(FINETUNED)
-    images, labels = dataset.open_images("test"), dataset.open_labels("test")
+    rows = pick_rows(dataset.open_labels("test"))
+    images = dataset.open_images("test")[rows]
+    labels = dataset.open_labels("test")[rows]
+    index = list(dataset.read_index("test"))
     model = load_model(FINETUNED, images.shape[1:], len(dataset.classes))
     seed_dropout(model, 0)  # a SavedModel keeps the seeds
-    reference = calibrate(np.load(PROBABILITIES), about["temperature"])
+    logits = np.load(PROBABILITIES)[rows]
+    reference = calibrate(logits, about["temperature"])
     source = open_source(
-        p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir
+        p.prepare.source,
+        p.prepare.path,
+        p.prepare.classes,
+        p.prepare.name,
+        p.prepare.data_dir,
     )
-    index = list(dataset.read_index("test"))
+    originals = load_originals(source, [index[row] for row in rows])
     with new_folder(EXPORT) as folder:
         say(f"converting {FINETUNED} to {', '.join(p.export.formats)}")
         for name in p.export.formats:
             write_export(folder, name, model, about)
-        say(f"scoring each on {len(labels)} test images, packed and original")
+        say(f"scoring each on {len(rows)} test images, packed and original")
         runtimes = {
             name: open_export(folder, name) for name in p.export.formats
         }
-        packed = predict_each(runtimes, iter(images), len(images), "packed")
-        originals = predict_each(
-            runtimes, load_originals(source, index), len(index), "originals"
-        )
+        packed = predict_each(runtimes, images, len(rows), "packed")
+        resized = predict_each(runtimes, originals, len(rows), "originals")
         scores = {
-            name: score_export(packed[name], originals[name], reference, labels)
+            name: score_export(packed[name], resized[name], reference, labels)
             | {"mib": round(measure_size(folder / PATHS[name]) / 2**20, 1)}
             for name in p.export.formats
         }
         check_tolerance(scores, p.export.tolerance)
         write_json(folder / "thaw.json", about)
+        write_json(
+            folder / "checks.json",
+            {
+                "images": len(rows),
+                "exports": scores,
+                "environment": describe_environment(),
+            },
+        )
         write_card(
             folder / "README.md",
-            params=p.model_dump(),
+            params=p,
             about=about,
             plan=Plan.read(PLAN),
             prepare=read_json(PREPARE),
             evaluate=read_json(EVALUATE),
             exports=scores,
+            checked=len(rows),
         )
-    write_json(METRICS, {**scores, "environment": describe_environment()})
     for name, score in scores.items():
         say(
             f"{name}: accuracy {score['accuracy']:.3f}, of original images "
             f"{score['originals_accuracy']:.3f}; differs by at most "
             f"{score['max_difference']:.2g} from the model"
         )
-    say_wrote(EXPORT, METRICS)
+    say_wrote(EXPORT)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from thaw.sources import open_source
 from thaw.splits import SPLITS
 
 PREPARED = "data/prepared"
-METRICS = "metrics/prepare.json"
+DETAILS = "metrics/details/prepare.json"
 CLASSES = "plots/classes.csv"
 PICTURE = "plots/duplicates.png"
 
@@ -20,9 +20,15 @@ PICTURE = "plots/duplicates.png"
 def main() -> None:
     p = params.load()
     source = open_source(
-        p.prepare.source, p.prepare.path, p.prepare.name, p.prepare.data_dir
+        p.prepare.source,
+        p.prepare.path,
+        p.prepare.classes,
+        p.prepare.name,
+        p.prepare.data_dir,
     )
     say(f"reading {source.size} images, {len(source.classes)} classes")
+    if warning := p.warning_of_characters:
+        say(f"warning: {warning}")
     with open_checkpoint() as checkpoint, new_folder(PREPARED) as folder:
         counts = prepare_dataset(
             source,
@@ -43,9 +49,9 @@ def main() -> None:
     draw_duplicates(PICTURE, dataset)
     sizes = {split: len(dataset.open_labels(split)) for split in SPLITS}
     write_json(
-        METRICS, {**sizes, **counts, "environment": describe_environment()}
+        DETAILS, {**sizes, **counts, "environment": describe_environment()}
     )
-    say_wrote(PREPARED, METRICS, CLASSES, PICTURE)
+    say_wrote(PREPARED, DETAILS, CLASSES, PICTURE)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thaw import order
-from thaw.activations import write_activations
+from thaw.activations import find_starts, write_activations
 from thaw.augmentation import ImageViews
 from thaw.backend import keras
 from thaw.checkpoints import Checkpoint
@@ -47,6 +48,21 @@ def test_an_order_passes_each_view_of_each_row_once(rows, views, block):
         assert end - position == (stop - first) * views
         inside, _ = all_.locate(position, end)
         assert set(inside.tolist()) == set(range(first, stop))
+
+
+def test_what_is_done_is_counted_in_blocks_on_a_cluster():
+    orders = {"train": Order(10, 2, 4), "test": Order(5, 1, 4)}
+    for done, here, there in (
+        (0, (0, 0), (0, 0)),
+        (11, (11, 0), (8, 0)),
+        (20, (20, 0), (20, 0)),
+        (23, (20, 3), (20, 0)),
+        (25, (20, 5), (20, 5)),
+    ):
+        kept = SimpleNamespace(note={"done": done})
+        for cluster, expected in ((None, here), (object(), there)):
+            starts = find_starts(kept, orders, cluster)
+            assert tuple(starts.values()) == expected
 
 
 def test_blocks_of_many_views_are_small():
@@ -103,8 +119,9 @@ def write(network, views, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def nodes():
     """A head that computes nothing, and a way to add nodes that do."""
-    utils = pytest.importorskip("ray.cluster_utils", reason="Ray: group ray")
-    nodes = utils.Cluster(
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": 0,
@@ -127,6 +144,7 @@ def two_workers(nodes, monkeypatch):
             nodes.remove_node(worker)
 
 
+@pytest.mark.scale
 def test_a_cluster_writes_the_same_bytes(write, two_workers):
     cluster, _ = two_workers
     here = write("here")
@@ -134,6 +152,7 @@ def test_a_cluster_writes_the_same_bytes(write, two_workers):
     assert write("there", cluster) == here
 
 
+@pytest.mark.scale
 def test_a_node_that_dies_costs_its_unfinished_part(
     write, nodes, two_workers, monkeypatch
 ):
@@ -162,16 +181,22 @@ class CutOff(Checkpoint):
             raise KeyboardInterrupt
 
 
-def test_what_was_begun_here_ends_there(write, two_workers, monkeypatch):
+@pytest.mark.scale
+def test_what_was_begun_here_ends_there(
+    write, two_workers, monkeypatch, capsys
+):
     cluster, _ = two_workers
     monkeypatch.setattr("thaw.activations.SECONDS_BETWEEN_NOTES", 1e-9)
     with pytest.raises(KeyboardInterrupt):
         write("both", kind=CutOff)
     whole = write("whole")
+    capsys.readouterr()
     assert write("both", cluster) == whole
+    assert "cut off: 24 are done" in capsys.readouterr().out  # of blocks of 24
     assert write("both", cluster) == whole  # with nothing left to do
 
 
+@pytest.mark.scale
 def test_a_worker_says_what_it_lacks(write, two_workers, network, monkeypatch):
     cluster, _ = two_workers
     monkeypatch.setattr(network, "precision", "bfloat8")
@@ -224,8 +249,8 @@ def extract(project, **env):
     return project.run(sys.executable, "-m", "stages.extract", **env)
 
 
+@pytest.mark.scale
 def test_an_address_that_nobody_answers_at_is_one_line(reproduced):
-    pytest.importorskip("ray", reason="Ray: group ray")
     done = extract(reproduced, RAY_ADDRESS="127.0.0.1:9")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
@@ -241,6 +266,7 @@ def test_ray_is_asked_for_by_name(reproduced, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.scale
 def test_stages_on_a_cluster_repeat_the_pipeline(reproduced, nodes, tmp_path):
     worker = nodes.add_node(num_cpus=2)
     project = reproduced.copy(tmp_path / "project")

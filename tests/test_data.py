@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,7 +140,7 @@ def test_a_test_folder_without_classes_is_no_split(tmp_path):
     (tmp_path / "test" / "1.jpg").write_bytes(b"unlabelled")
     source = open_folder(tmp_path)
     assert source.splits == ["train"]
-    assert [Path(name).name for name in source.ignored] == ["test"]
+    assert any("test" in note for note in source.notes)
     prepare(source, tmp_path / "prepared")
     assert len(open_array(tmp_path / "prepared/test/labels.npy")) >= 3
 
@@ -157,7 +156,19 @@ def test_a_split_without_a_readable_image_is_refused(tmp_path):
 
 def test_too_few_images_of_a_class_are_refused(tmp_path):
     write_photographs(tmp_path / "raw", each=1)
-    with pytest.raises(InputError, match="class across has 1 different image"):
+    words = r"across \(1\), both \(1\), down \(1\); 3 or more"
+    with pytest.raises(InputError, match=words):
+        open_folder(tmp_path / "raw")
+
+
+def test_too_few_images_that_differ_are_refused_with_a_way_out(tmp_path):
+    write_photographs(tmp_path / "raw", each=5)
+    for kind in ("both", "down"):
+        for number in range(1, 5):
+            folder = tmp_path / "raw" / kind
+            shutil.copy(folder / "00.jpg", folder / f"0{number}.jpg")
+    words = r"both \(1\), down \(1\); 3 or more .*duplicates: keep"
+    with pytest.raises(InputError, match=words):
         prepare(open_folder(tmp_path / "raw"), tmp_path / "prepared")
 
 
@@ -167,7 +178,7 @@ def test_folder_without_splits(tmp_path):
     source = open_folder(tmp_path / "raw")
     assert source.classes == ["across", "both", "down"]
     assert source.splits == [] and source.size == 12
-    assert [Path(name).name for name in source.ignored] == ["readme.txt"]
+    assert source.notes == [f"ignored, no images: {tmp_path}/raw/readme.txt"]
     paths = [item.path for item in source.items]
     assert paths == sorted(paths) and paths[0] == "across/00.jpg"
 
@@ -180,7 +191,8 @@ def test_folder_with_splits(tmp_path, name):
     (tmp_path / "train" / "list.csv").write_text("a,b")
     source = open_folder(tmp_path)
     assert source.splits == ["train", "validation"]
-    assert {Path(n).name for n in source.ignored} == {"LICENSE", "list.csv"}
+    (note,) = source.notes
+    assert "LICENSE" in note and "list.csv" in note
     prepare(source, tmp_path / "prepared")
     count = {
         split: len(open_array(tmp_path / "prepared" / split / "labels.npy"))
@@ -193,8 +205,8 @@ def test_folder_with_splits(tmp_path, name):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda raw: (raw / "empty").mkdir(), "empty is empty"),
-        (lambda raw: (raw / "train").mkdir(), "train is empty"),
+        (lambda raw: (raw / "empty").mkdir(), "without an image: .*/empty"),
+        (lambda raw: (raw / "train").mkdir(), "without an image: .*/train"),
         (lambda raw: (raw / "val" / "a").mkdir(parents=True), "but no train"),
         (
             lambda raw: [
@@ -308,13 +320,17 @@ def tfds_folder(tmp_path_factory):
             raise AssertionError
 
     Shades(data_dir=folder).download_and_prepare()
+    # Opened elsewhere, it is a folder without a program.
+    tfds.core.registered._DATASET_REGISTRY.pop("shades")
     return folder
 
 
 def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
     tfds_folder, tmp_path
 ):
-    source = open_source("tfds", "", "shades", str(tfds_folder))
+    source = open_source(
+        "tfds", str(tfds_folder), "first", "shades", str(tfds_folder)
+    )
     assert source.classes == ["dark", "middle", "light"]
     assert source.splits == ["train", "test"] and source.size == 39
     prepare(source, tmp_path / "prepared")
@@ -325,16 +341,22 @@ def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
     assert len(open_array(tmp_path / "prepared/validation/labels.npy")) >= 3
 
 
+def test_a_set_of_no_catalogue_must_be_watched(tfds_folder):
+    for path in ("data/README.md", str(tfds_folder / "shades" / "other")):
+        with pytest.raises(InputError, match=r"let prepare.path be .*shades"):
+            open_source("tfds", path, "first", "shades", str(tfds_folder))
+
+
 def test_tfds_names_are_checked(tmp_path):
     with pytest.raises(InputError, match="did you mean") as refusal:
-        open_source("tfds", "", "cifar1", str(tmp_path))
+        open_source("tfds", "", "first", "cifar1", str(tmp_path))
     assert len(str(refusal.value)) < 300 and "\n" not in str(refusal.value)
 
 
 def test_tfds_without_a_connection_gives_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="no connection") as refusal:
-        open_source("tfds", "", "beans", str(tmp_path))
+        open_source("tfds", "", "first", "beans", str(tmp_path))
     assert "\n" not in str(refusal.value)
 
 

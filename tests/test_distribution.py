@@ -1,15 +1,17 @@
 """Training on several processes and devices, by real ones on this machine."""
 
 import json
+import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+from shutil import which
 
 import numpy as np
 import psutil
 import pytest
 import yaml
+from conftest import ROOT
 from test_survival import read_until, start
 
 from thaw import process
@@ -22,8 +24,6 @@ from thaw.errors import InputError
 from thaw.models import build_head, save_model
 from thaw.parts import LOGITS, POOLED, get_part
 from thaw.training import train_model
-
-pytest.importorskip("jax", reason="several processes train on JAX alone")
 
 LAUNCHER = f"{sys.executable} -m thaw launch 2 --"
 
@@ -39,7 +39,7 @@ def options(tmp_path_factory):
 
 
 def read_scores(project, stage):
-    path = project.folder / "metrics" / f"{stage}.json"
+    path = project.folder / f"metrics/details/{stage}.json"
     return json.loads(path.read_text())
 
 
@@ -48,6 +48,7 @@ def read_weights(project, name):
     return keras.models.load_model(path, compile=False).get_weights()
 
 
+@pytest.mark.scale
 def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
     """Batches divide neither by the processes nor into the images."""
     project = reproduced.copy(tmp_path / "project")
@@ -87,6 +88,7 @@ def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
             assert np.linalg.norm(x - y) <= 1e-4 * np.linalg.norm(x) + 1e-9
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others(
     reproduced, tmp_path, options, victim
@@ -152,6 +154,26 @@ def test_launchers_are_understood(monkeypatch, variables, found):
     assert find_processes() == found
 
 
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish"])
+@pytest.mark.parametrize("stage", ["head", "finetune"])
+def test_any_shell_starts_the_launcher(tmp_path, shell, stage):
+    """DVC takes $SHELL; zsh splits nothing, and sh without IFS is like it."""
+    (tmp_path / "python").write_text('#!/bin/sh\necho python "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    command = [shell, "-c", stages[stage]["cmd"]]
+    if not which(shell):
+        command = ["sh", "-c", f"IFS=; {stages[stage]['cmd']}"]
+    expected = f"python -m stages.{stage}\n"
+    for launcher in ("", "echo launch 2 -- "):
+        env = {"PATH": path}
+        if launcher:
+            env["THAW_LAUNCHER"] = launcher
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.stdout == launcher.removeprefix("echo ") + expected
+
+
 def test_a_rank_out_of_range_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
     monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", "2")
@@ -202,12 +224,13 @@ def test_the_launcher_ends_as_the_first_failure_does(tmp_path):
     began = time.monotonic()
     done = subprocess.run(
         [*LAUNCHER.split(), sys.executable, "-c", program],
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         timeout=60,
     )
     assert done.returncode == 7 and time.monotonic() - began < 60
 
 
+@pytest.mark.scale
 def test_only_a_backend_that_is_used_is_named(monkeypatch):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     assert "jax" not in describe_environment()
@@ -245,6 +268,7 @@ def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
         Checkpoint(tmp_path),
         epochs=1,
         learning_rate=0.01,
+        section="head",
         mixed_precision=True,
     )
     assert "in mixed bfloat16" in capsys.readouterr().out

@@ -1,13 +1,21 @@
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import dump_yaml, load_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from thaw import params
+from thaw.checkpoints import identify
 from thaw.errors import InputError
+from thaw.files import read_yaml
+from thaw.overrides import list_combinations, set_params
 from thaw.variants import VARIANTS
 
 DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -46,9 +54,152 @@ def test_accepts(tmp_path, change):
     load(tmp_path, change)
 
 
-def test_a_rate_that_yaml_reads_as_text_is_a_number(tmp_path):
-    loaded = load(tmp_path, {"finetune.learning_rate": "1e-05"})
-    assert loaded.finetune.learning_rate == 1e-5
+NUMBERS = [
+    "1e-05", "5e-05", "0.00005", "1e-4", "1", "1.0", "010", "-010", "1_0", ".5",
+    "1.", "+1", "0o10", "0x10", "1:30", "1e5", "08", "yes", "on", "no", "~",
+    "2020-01-01", "'1'", "!!float 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_a_value_is_what_dvc_takes_it_for(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"seed: {text}\nhead: {{learning_rate: {text}}}\n")
+    assert repr(read_yaml(path)) == repr(load_yaml(path))
+
+
+def test_a_folder_under_dvc_may_have_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("yes", "010", "1e5"):
+        (tmp_path / name).mkdir()
+        dump_yaml(f"{name}.dvc", {"outs": [{"md5": "a.dir", "path": name}]})
+        assert identify(Path(name), {}) == "a.dir"
+
+
+def write(tmp_path, line, text):
+    """params.yaml with one line of it as a user wrote it."""
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace(line, text, 1))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "value"),
+    [
+        ("seed: 17", "seed: 010", 10),
+        ("learning_rate: 0.0005", "learning_rate: 5e-05", 5e-5),
+        ("learning_rate: 0.0005", "learning_rate: 1e-4", 1e-4),
+        ("learning_rate: 0.0005", "learning_rate: 1", 1.0),
+    ],
+)
+def test_a_number_may_be_written_in_any_way(tmp_path, line, text, value):
+    loaded = params.load(write(tmp_path, line, text))
+    found = loaded if line.startswith("seed") else loaded.finetune
+    assert getattr(found, line.split(":")[0]) == value
+
+
+def test_yes_is_a_text(tmp_path):
+    path = write(tmp_path, "horizontal_flip: false", "horizontal_flip: yes")
+    with pytest.raises(InputError, match='flip is "yes"; allowed: true or f'):
+        params.load(path)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    rate=st.floats(0, exclude_min=True, allow_infinity=False),
+    share=st.floats(0, 0.5, exclude_max=True),
+    seed=st.integers(0, 2**32 - 1),
+    style=st.sampled_from(["{!r}", "{:.17g}", "{:.16e}"]),
+)
+def test_what_an_override_writes_is_what_is_read(
+    tmp_path, rate, share, seed, style
+):
+    path = write(tmp_path, "", "")
+    wanted = float(style.format(rate))
+    overrides = [
+        f"finetune.learning_rate={style.format(rate)}",
+        f"head.dropout={style.format(share)}",
+        f"seed={seed}",
+    ]
+    apply_overrides(path, overrides)
+    loaded = params.load(path)
+    assert loaded.finetune.learning_rate == wanted
+    assert loaded.head.dropout == float(style.format(share))
+    assert loaded.seed == seed
+
+
+def test_a_sweep_is_every_combination():
+    values = ["finetune.blocks=range(1,3)", "head.dropout=0.1,0.2", "seed=3"]
+    combinations = list_combinations(values)
+    found = [params_of(overrides) for overrides in combinations]
+    assert found == [(1, 0.1, 3), (1, 0.2, 3), (2, 0.1, 3), (2, 0.2, 3)]
+    assert list_combinations([]) == [[]]
+    assert list_combinations(["params.yaml:seed=1"]) == [["seed=1"]]
+
+
+def params_of(overrides):
+    values, checked = set_params(overrides)
+    assert values["seed"] == checked.seed
+    return checked.finetune.blocks, checked.head.dropout, checked.seed
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("finetune.epoch=3", "did you mean epochs?"),
+        ("+finetune.epoch=3,4", "did you mean epochs?"),
+        ("finetun.blocks=3", "did you mean finetune?"),
+        ("seed.more=3", "seed.more is no parameter"),
+        ("~finetune.blocks", "finetune.blocks is missing"),
+        ("finetune.blocks=1,99", "finetune.blocks is 99; allowed: 0 to 16"),
+        ("finetune.blocks=range(1,", "no viable alternative"),
+        ("finetune.blocks=range(1,4,0)", "must not be zero"),
+        ("finetune.blocks=glob(*)", "is not supported"),
+        ("finetune.blocks", "missing EQUAL"),
+        ("finetune.blocks=1,", "mismatched input"),
+        ("prepare.path=~/photographs", "wants quotes"),
+        ("other.yaml:seed=1", "the parameters are in params.yaml"),
+        ("seed=010", '"010"; allowed: a whole number'),
+    ],
+)
+def test_a_wrong_override_is_an_input_error(value, words):
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(InputError) as refusal:
+        for overrides in list_combinations([value]):
+            set_params(overrides)
+    assert words in str(refusal.value)
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_the_way_back_is_told_where_there_is_one(tmp_path, monkeypatch):
+    path = write(tmp_path, "source: digits", "source: folders")
+
+    def git(*arguments):
+        about = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+        subprocess.run(["git", *about, *arguments], cwd=tmp_path, check=True)
+
+    def refuse():
+        with pytest.raises(InputError, match="digits, folder or tfds") as error:
+            params.load(path)
+        return str(error.value)
+
+    assert "git checkout" not in refuse()  # no repository
+    git("init", "--quiet")
+    git("add", "params.yaml")
+    git("commit", "--quiet", "--message", "wrong")
+    assert "git checkout" not in refuse()
+    path.write_text(path.read_text().replace("folders", "photographs"))
+    assert refuse().endswith(
+        "(what -S sets stays in params.yaml; `git checkout params.yaml` brings "
+        "back the committed one)"
+    )
+    # The copy of a queued experiment: DVC_ROOT is the workspace.
+    monkeypatch.setenv("DVC_ROOT", str(ROOT))
+    assert "git checkout" not in refuse()
 
 
 def test_image_size_null_is_the_backbones_own(tmp_path):
@@ -79,6 +230,7 @@ def test_image_size_null_is_the_backbones_own(tmp_path):
         ({"prepare.group": "("}, "a regular expression or null"),
         ({"prepare.group": 3}, "a pattern or null"),
         ({"prepare.duplicates": "drop"}, "remove, keep or fail"),
+        ({"prepare.classes": "last"}, "first or leaf"),
         ({"head.class_weight": None}, "none or balanced"),
         ({"prepare.test": 0.9}, "prepare.validation (0.15)"),
         ({"prepare.source": "tfds"}, "prepare.name is null"),
@@ -122,6 +274,14 @@ def in_the_project(monkeypatch):
         "seed",
         "null: 1",
         "yes: 2",
+        "seed: 1\nseed: 2",
+        "seed: !who 1",
+        "seed: !!bool who",
+        "seed: !!python/object:os.system who",
+        "seed: 2020-99-99",
+        "<<: 1",
+        "%YAML 1.1\n---\nseed: 010\n---\nseed: 1",
+        "{0: &a {seed: *a}}",
         "seed: {2020-01-01: 1}",
         "seed: &a [*a]",
         "[" * 3000,
@@ -132,8 +292,55 @@ def in_the_project(monkeypatch):
 def test_refuses_what_is_no_mapping(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as refusal:
         params.load(path)
+    assert len(str(refusal.value).splitlines()) == 1
+    assert str(refusal.value).startswith(str(path))
+
+
+def test_a_home_is_written_out(tmp_path):
+    with pytest.raises(InputError, match="knows no ~; allowed") as refusal:
+        load(tmp_path, {"prepare.path": "~/photographs"})
+    assert f'"{Path.home()}/photographs"' in str(refusal.value)
+
+
+def test_a_copy_of_the_workspace_lacks_what_is_not_committed(
+    tmp_path, monkeypatch
+):
+    copy, workspace = tmp_path / "copy", tmp_path / "workspace"
+    for folder in (copy / "weights", workspace / "data/raw"):
+        folder.mkdir(parents=True)
+    shutil.copy(DEFAULTS["backbone"]["file"], copy / "weights")
+    monkeypatch.chdir(copy)
+    change = {"prepare.path": "data/raw", "prepare.source": "folder"}
+    for root, told in [(workspace, True), (copy, False)]:
+        monkeypatch.setenv("DVC_ROOT", str(root))
+        with pytest.raises(InputError, match="which is not there") as refusal:
+            load(tmp_path, change)
+        assert ("in this copy" in str(refusal.value)) == told
+        assert ("`dvc add data/raw` and commit" in str(refusal.value)) == told
+
+
+@pytest.mark.parametrize(
+    ("change", "warned"),
+    [
+        ({}, False),
+        ({"prepare.source": "folder", "prepare.path": "data"}, True),
+        ({"prepare.source": "tfds", "prepare.name": "beans"}, True),
+        (
+            {
+                "prepare.source": "folder",
+                "prepare.path": "data",
+                "backbone.weights": "imagenet",
+            },
+            False,
+        ),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_characters_is_warned_of(tmp_path, change, warned):
+    warning = load(tmp_path, change).warning_of_characters
+    assert ("backbone.weights=imagenet" in (warning or "")) == warned
 
 
 KEYS = [

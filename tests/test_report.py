@@ -1,9 +1,9 @@
 """The report: its numbers, whatever the names, and in a browser."""
 
 import csv
-import json
 import re
 import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from contextlib import chdir
@@ -13,18 +13,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 
 from stages import report
 from thaw.backbone import build_backbone
 from thaw.backend import keras
-from thaw.charts import draw_confusion, draw_curves
-from thaw.files import write_json, write_table
-from thaw.gradcam import TOP, map_heat, paint_heat
+from thaw.charts import cut_middle, draw_confusion, draw_curves
+from thaw.dataset import Dataset
+from thaw.files import read_json, write_json, write_table
+from thaw.gradcam import TOP, count_positions, map_heat, paint_heat
 from thaw.models import build_head, join_head
 from thaw.parts import LOGITS, get_part
 from thaw.preparation import DUPLICATES
-from thaw.report import MOST_ERRORS, describe_verdict, format_decimal
+from thaw.report import (
+    MOST_ERRORS,
+    cut_path,
+    format_decimal,
+    shorten_digest,
+    show_errors,
+)
+from thaw.verdict import describe_end, describe_verdict, suggest_depth
 
 ODD = '<script>alert(1)</script> & "x" Größe \u732b ' + "long" * 40
 TABLES = [
@@ -125,19 +134,23 @@ def odd_page(reproduced, tmp_path_factory) -> Path:
     write_table(
         folder / "data/prepared/duplicates.csv",
         DUPLICATES,
-        [(ODD, "train", ODD, ODD, "test", ODD, "0.990", "kept")],
+        [(ODD, "train", ODD, ODD, "test", ODD, "0.990", "kept")] * 7,
+    )
+    np.save(
+        folder / "data/prepared/duplicates.npy",
+        np.zeros((7, 2, 32, 32, 3), np.uint8),
     )
     return write_report(folder)
 
 
 @pytest.fixture(scope="module")
 def perfect_page(reproduced, tmp_path_factory) -> Path:
-    """Sixty classes and not one error; the model is not even there."""
+    """Sixty classes and not one error; nothing loads the model."""
     folder = tmp_path_factory.mktemp("perfect") / "project"
     reproduced.copy(folder)
     classes = [f"class {number}" for number in range(60)]
     write_json(folder / "data/prepared/classes.json", classes)
-    (folder / "models/finetuned.keras").unlink()
+    (folder / "models/finetuned.keras").write_bytes(b"not read")
     write_table(
         folder / "metrics/predictions.csv",
         ["path", "actual", "head", "finetuned", "finetuned_calibrated"],
@@ -164,8 +177,73 @@ def perfect_page(reproduced, tmp_path_factory) -> Path:
     return write_report(folder)
 
 
+@pytest.fixture(scope="module")
+def plain_page(reproduced, tmp_path_factory) -> Path:
+    """Names as they are in photographs, the head shipped, copies, errors."""
+    folder = tmp_path_factory.mktemp("plain") / "project"
+    reproduced.copy(folder)
+    names = {
+        "across": "dandelion",
+        "both": "sunflowers",
+        "down": "Arla-Medium-Fat-Milk",
+    }
+    write_json(folder / "data/prepared/classes.json", list(names.values()))
+    image = "12240303_80d87f77a3_n.jpg"
+
+    def rename(row):
+        row.update({k: names[v] for k, v in row.items() if v in names})
+
+    def mistake(row):
+        row["finetuned"] = row["head"] = next(
+            name for name in names.values() if name != row["actual"]
+        )
+        row["path"] = f"{row['actual']}/{image}"
+
+    for name in TABLES:
+        change_table(folder / name, rename)
+    change_table(folder / "metrics/predictions.csv", mistake)
+    path = f"sunflowers/{image}"
+    write_table(
+        folder / "data/prepared/duplicates.csv",
+        DUPLICATES,
+        [
+            (
+                path,
+                "train",
+                "sunflowers",
+                path,
+                "test",
+                "tulips",
+                "0.990",
+                "kept",
+            )
+        ],
+    )
+    np.save(
+        folder / "data/prepared/duplicates.npy",
+        np.zeros((1, 2, 32, 32, 3), np.uint8),
+    )
+    write_table(
+        folder / "data/prepared/quarantine.csv",
+        ["path", "class", "split", "reason"],
+        [(path, "sunflowers", "train", "cannot identify image file")],
+    )
+    details = folder / "metrics/details"
+    evaluate = read_json(details / "evaluate.json")
+    for key in ("gain_ci_low", "gain_ci_high", "gain_p_value"):
+        del evaluate[key]
+    evaluate["gain_verdict"] = "head shipped"
+    write_json(details / "evaluate.json", evaluate)
+    finetune = read_json(details / "finetune.json")
+    write_json(
+        details / "finetune.json",
+        finetune | {"shipped": "head", "best_epoch": 0},
+    )
+    return write_report(folder)
+
+
 def test_page_has_every_number_of_evaluate(page):
-    evaluate = json.loads((page.parent / "metrics/evaluate.json").read_text())
+    evaluate = read_json(page.parent / "metrics/details/evaluate.json")
     shown = [
         (attributes["data-metric"], attributes["data-value"])
         for _, attributes in Page(page).elements
@@ -180,6 +258,34 @@ def test_page_has_every_number_of_evaluate(page):
 def test_same_results_give_the_same_bytes(page, reproduced, tmp_path):
     again = write_report(reproduced.copy(tmp_path / "project").folder)
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_top_says_what_the_run_was_made_of(page):
+    text = " ".join(Page(page).text.split())
+    top = text[: text.index("Scores on the test images")]
+    params = yaml.safe_load((page.parent / "params.yaml").read_text())
+    digest = shorten_digest(page.parent / "models/finetuned.keras")
+    lock = (page.parent / "dvc.lock").read_text()
+    assert f"md5: {digest}" in lock and f"md5 {digest}" in top
+    assert params["backbone"]["file"] in top
+    assert "32 × 32 pixels" in top  # noqa: RUF001
+    assert "data/raw: 30 images, 3 classes" in top
+    assert "To try next: dvc exp run -S finetune.blocks=" in top
+    assert "has seen only printed characters" in top
+
+
+def test_a_shipped_head_is_compared_with_nothing(page, plain_page):
+    before, text = Page(page).text, Page(plain_page).text
+    for words in (
+        *("Head alone, accuracy", "Is it real?", "p = ", "Fine-tuned"),
+        *("only after fine-tuning", "head alone: right"),
+    ):
+        assert words in before or words == "head alone: right"
+        assert words not in text
+    assert "Head alone, shipped" in text
+    assert "not kept" in text
+    recalls = text[text.index("Scores of each class") :]
+    assert "Recall, head alone" not in recalls
 
 
 def test_page_needs_no_other_file(page, odd_page, perfect_page):
@@ -238,7 +344,10 @@ def test_odd_names_stay_text_and_worst_errors_come_first(odd_page):
         for source in parsed.list_all("img", "src")
         if source.startswith("data:image/jpeg")
     ]
-    assert len(pictures) == 2 * len(rows)
+    assert len(pictures) == len(rows) + 2 * 7  # and the copies
+    more = len(rows) - 6
+    assert f"{more} more error{'s' * (more > 1)}" in parsed.text or more < 1
+    assert "1 more pair" in parsed.text
 
 
 def test_long_lists_say_what_they_leave_out(page, odd_page):
@@ -247,13 +356,13 @@ def test_long_lists_say_what_they_leave_out(page, odd_page):
     assert "the first 50; 7 more in data/prepared/quarantine.csv" in text
     assert f"49{ODD}" in text
     assert f"50{ODD}" not in text
-    assert "1 pair" in text
+    assert "7 pairs, as a table" in text
     assert "Empty: every image could be read" in Page(page).text
     pictures = [
-        [alt for alt in Page(path).list_all("img", "alt") if "copies" in alt]
+        [alt for alt in Page(path).list_all("img", "alt") if "copy" in alt]
         for path in (page, odd_page)
     ]
-    assert list(map(len, pictures)) == [0, 1]
+    assert list(map(len, pictures)) == [0, 7]
 
 
 def test_many_classes_and_no_error(perfect_page):
@@ -273,7 +382,7 @@ def test_many_classes_and_no_error(perfect_page):
         ("worse", "finetuned", 3, "Fine-tuning 3 blocks did harm: 0.900"),
         ("within noise", "finetuned", 0, "Training the head further makes no"),
         ("within noise", "finetuned", "all", "Fine-tuning all 16 blocks and"),
-        ("within noise", "head", 2, "No epoch of fine-tuning 2 blocks beat"),
+        ("head shipped", "head", 2, "No epoch of fine-tuning 2 blocks beat"),
     ],
 )
 def test_verdict(verdict, shipped, blocks, expected):
@@ -287,6 +396,102 @@ def test_verdict(verdict, shipped, blocks, expected):
     sentence = describe_verdict(evaluate, finetune, blocks)
     assert sentence.startswith(expected)
     assert "1,000 test images" in sentence
+
+
+def test_one_is_no_plural():
+    score = {"accuracy": 1.0}
+    evaluate = {"head": score, "finetuned": score, "n": 1}
+    evaluate["gain_verdict"] = "within noise"
+    sentence = describe_verdict(evaluate, {"blocks": 1}, "all")
+    assert sentence.startswith("Fine-tuning all 1 block and")
+    assert "that 1 test image can" in sentence
+
+
+@pytest.mark.parametrize(
+    ("verdict", "blocks", "expected"),
+    [
+        ("better", 1, 2),
+        ("within noise", 8, 16),
+        ("within noise", 9, 16),
+        ("better", 16, 8),
+        ("worse", 4, 2),
+        ("head shipped", 1, 2),
+        ("within noise", 0, 1),
+    ],
+)
+def test_another_depth(verdict, blocks, expected):
+    evaluate, finetune = {"gain_verdict": verdict}, {"blocks": blocks}
+    assert suggest_depth(evaluate, finetune, 16) == expected
+
+
+def test_next_step_depends_on_what_is_committed(tmp_path, monkeypatch):
+    def write_lock(prepared, predictions):
+        outs = [
+            {"path": "data/prepared", "md5": prepared},
+            {"path": "metrics/predictions.csv", "md5": predictions},
+        ]
+        lock = yaml.safe_dump({"stages": {"all": {"outs": outs}}})
+        Path("dvc.lock").write_text(lock)
+
+    def advise():
+        return " ".join(describe_end("report.html", "It helped. " * 20, 2))
+
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        subprocess.run(["git", *identity, *arguments], check=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    write_lock("old", "aabb")
+    assert "git commit" in advise()
+    git("init", "--quiet")
+    git("add", "dvc.lock")
+    git("commit", "--quiet", "-m", "results")
+    assert "thaw plan -S finetune.blocks=2" in advise()
+    write_lock("old", "ccdd")
+    assert "git commit" in advise()  # with what is not at hand
+    kept = tmp_path / ".dvc/cache/files/md5/aa/bb"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert "thaw compare HEAD" in advise()
+    write_lock("new", "ccdd")
+    assert "git commit" in advise()
+
+
+def test_a_path_breaks_between_its_parts():
+    assert cut_path("roses/122_80d_n.jpg") == [
+        "roses/",
+        "122_",
+        "80d_",
+        "n.jpg",
+    ]
+    assert cut_path("a b-c.png") == ["a ", "b-", "c.png"]
+    assert cut_path("x" * 40 + ".jpg")[-1] == "x" * 8 + ".jpg"
+    for odd in ("", "a/", "\n", "no suffix"):
+        assert "".join(cut_path(odd)) == odd
+
+
+def test_long_names_keep_both_ends():
+    names = ["Arla-Ecological-Medium-Fat-Milk", "Garant-Medium-Fat-Milk-Eco"]
+    cut = [cut_middle(name, 16) for name in names]
+    assert cut == ["Arla-Eco…at-Milk", "Garant-M…ilk-Eco"]
+    assert cut_middle("short", 16) == "short"
+
+
+@pytest.mark.parametrize(("size", "shown"), [(128, True), (96, False)])
+def test_heat_is_shown_where_it_has_places(size, shown, tmp_path, monkeypatch):
+    write_json(tmp_path / "classes.json", ["a", "b"])
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        images = np.zeros((1, size, size, 3), np.uint8)
+        np.save(tmp_path / split / "images.npy", images)
+    monkeypatch.setattr("thaw.report.load_model", lambda *_: None)
+    monkeypatch.setattr(
+        "thaw.report.map_heat", lambda *_: np.ones((1, size // 32, size // 32))
+    )
+    row = {"actual": "a", "finetuned": "b", "finetuned_calibrated": "0.9"}
+    (error,) = show_errors([row], Dataset(tmp_path), "none")
+    assert bool(error["heat"]) == shown
 
 
 def test_small_numbers_do_not_become_zero():
@@ -323,6 +528,7 @@ def test_heat_is_that_of_a_true_gradient():
 
     heat = map_heat(model, images, classes)
     assert heat.shape == (5, 3, 3)
+    assert [count_positions(size) for size in (64, 96, 97)] == [2, 3, 4]
     assert (most > 0).any()
     np.testing.assert_allclose(heat, expected, atol=1e-3)
 
@@ -380,11 +586,11 @@ def watch_page(shown) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [360, 390, 768, 1440])
 def test_browser_shows_it_whole(
-    browser, width, scheme, page, odd_page, perfect_page
+    browser, width, scheme, page, odd_page, perfect_page, plain_page
 ):
-    for path in (page, odd_page, perfect_page):
+    for path in (page, odd_page, perfect_page, plain_page):
         shown = browser.new_page(
             viewport={"width": width, "height": 800}, color_scheme=scheme
         )
@@ -396,6 +602,47 @@ def test_browser_shows_it_whole(
         assert said == []
         assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
         shown.close()
+
+
+# Words, numbers and ends of file names whose letters are on two lines.
+BROKEN = """() => {
+  const broken = [];
+  document.querySelectorAll("details").forEach(d => d.open = true);
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    for (const word of text.data.matchAll(/[\\p{L}\\p{N}.,]+/gu)) {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      const boxes = [...range.getClientRects()];
+      const lines = new Set(boxes.map(box => Math.round(box.top)));
+      if (lines.size > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_word_is_broken_and_recall_is_in_sight(browser, width, plain_page):
+    shown = browser.new_page(viewport={"width": width, "height": 844})
+    shown.goto(plain_page.as_uri())
+    assert shown.evaluate(BROKEN) == []
+    box = shown.get_by_role("columnheader", name="Recall").bounding_box()
+    assert box["x"] + box["width"] <= width
+    top = shown.get_by_text("as dvc.lock has it").bounding_box()
+    assert top["y"] < 844
+    shown.close()
+
+
+def test_errors_are_folded_behind_the_first_six(browser, odd_page):
+    shown = browser.new_page(viewport={"width": 390, "height": 844})
+    shown.goto(odd_page.as_uri())
+    pictures = shown.get_by_alt_text(re.compile("^A test image"))
+    seen = [one.is_visible() for one in pictures.all()]
+    assert seen == [number < 6 for number in range(len(seen))]
+    shown.close()
 
 
 def test_print_shows_what_is_folded(browser, page):

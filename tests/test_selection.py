@@ -1,25 +1,32 @@
 """Bad files, copies, groups: what `prepare` takes and what it leaves out."""
 
 import csv
+import io
 import json
 import shutil
+from collections import defaultdict
 from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
+import pillow_heif
 import pytest
 from conftest import draw_stripes, write_photographs
+from hypothesis import assume, settings
+from hypothesis import given as given_by
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from test_data import encode, prepare
 
 from thaw.copies import Copies
-from thaw.decoding import find_group
+from thaw.decoding import RANK, find_group
 from thaw.duplicates import FINGERPRINT, find_duplicates, make_fingerprint
 from thaw.errors import InputError
 from thaw.files import open_array
 from thaw.images import decode_image, hash_pixels
+from thaw.selection import select_images
 from thaw.sources import Source, open_folder
-from thaw.splits import SPLITS
+from thaw.splits import SPLITS, hash_to_unit, unite
 
 RNG = np.random.default_rng(0)
 WIDTHS = (5, 6, 7, 8)  # of stripes: no two photographs alike
@@ -99,6 +106,31 @@ def make_pgm():
     return b"P5 80 80 65535\n" + deep.tobytes()
 
 
+def make_heic(orientation=1, deep=False):
+    """As phones do: stored on its side, with notes of that in both places."""
+    image = PHOTOGRAPH
+    if orientation == 6:
+        image = image.rotate(90, expand=True)
+    pixels, mode = np.asarray(image), "RGB"
+    if deep:
+        pixels, mode = pixels.astype(np.uint16) * 257, "RGB;16"
+    file = pillow_heif.from_bytes(mode, image.size, pixels.tobytes())
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    file.save(buffer, quality=-1, chroma=444, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_upright(orientation, deep):
+    got = decode_image(make_heic(orientation, deep))
+    assert got.mode == "RGB" and got.size == PHOTOGRAPH.size
+    error = np.asarray(got).astype(int) - np.asarray(PHOTOGRAPH)
+    assert np.abs(error).max() <= 4
+
+
 READABLE = {
     "png named jpg": (encode(PHOTOGRAPH), PHOTOGRAPH),
     "grey": (encode(PHOTOGRAPH.convert("L")), PHOTOGRAPH.convert("L")),
@@ -146,6 +178,7 @@ UNREADABLE = {
     "cut.png": (encode(PHOTOGRAPH)[:-200], "Truncated"),
     "zeros.png": (make_half(), "checksum"),
     "program.eps": (encode(PHOTOGRAPH, "eps"), "cannot identify"),
+    "cut.heic": (make_heic()[:-200], ""),
     "cut.webp": (encode(PHOTOGRAPH, "webp")[:-200], ""),
     "empty.jpg": (b"", "cannot identify"),
     "text.jpg": (b"I am no picture", "cannot identify"),
@@ -236,17 +269,40 @@ def test_copies_within_one_split_and_class_are_nobodys_business(raw, tmp_path):
     assert read(tmp_path / "prepared" / "duplicates.csv") == []
 
 
-def test_one_picture_under_two_labels_is_left_out(raw, tmp_path):
-    source = raw / "test" / "both" / "00.jpg"
+def test_one_picture_under_two_labels_is_left_out(raw, tmp_path, capsys):
+    source = raw / "train" / "both" / "00.jpg"
     shutil.copy(source, raw / "train" / "down" / "liar.jpg")
     folder = tmp_path / "prepared"
     counts = prepare(open_folder(raw), folder)
     used = {p for s in SPLITS for p in read_paths(folder, s)}
-    assert not {"train/down/liar.jpg", "test/both/00.jpg"} & used
+    assert not {"train/down/liar.jpg", "train/both/00.jpg"} & used
     (row,) = read(folder / "duplicates.csv")
     assert row["decision"] == "both left out"
-    assert (row["class"], row["other_class"]) == ("down", "both")
+    assert (row["class"], row["other_class"]) == ("both", "down")
     assert counts["left_out"] == 2 and counts["removed_from_train"] == 0
+    said = capsys.readouterr().out
+    assert "copies under two labels: 1 pair, 2 images left out\n" in said
+
+
+def test_a_given_test_split_is_left_as_it_is(raw, tmp_path, capsys):
+    """Whatever labels and copies it has, also in itself."""
+    source = raw / "test" / "both" / "00.jpg"
+    shutil.copy(source, raw / "train" / "down" / "liar.jpg")
+    shutil.copy(source, raw / "test" / "across" / "liar.jpg")
+    folder = tmp_path / "prepared"
+    counts = prepare(open_folder(raw), folder)
+    given = {p.relative_to(raw).as_posix() for p in raw.glob("test/*/*")}
+    assert read_paths(folder, "test") == given
+    assert "train/down/liar.jpg" not in read_paths(folder, "train")
+    decisions = {
+        frozenset((row["path"], row["other_path"])): row["decision"]
+        for row in read(folder / "duplicates.csv")
+    }
+    both = frozenset(("test/both/00.jpg", "test/across/liar.jpg"))
+    assert decisions.pop(both) == "kept"
+    assert set(decisions.values()) == {"removed from train"}
+    assert counts["left_out"] == 1
+    assert "1 pair kept" in capsys.readouterr().out
 
 
 def test_a_class_that_is_all_copies_is_refused(raw, tmp_path):
@@ -254,8 +310,141 @@ def test_a_class_that_is_all_copies_is_refused(raw, tmp_path):
     shutil.copytree(raw / "test" / "down", raw / "train" / "down")
     (raw / "validation").mkdir()
     shutil.copytree(raw / "test" / "both", raw / "validation" / "both")
-    with pytest.raises(InputError, match="class down has no image left"):
+    with pytest.raises(InputError, match="no image left in train: down;"):
         prepare(open_folder(raw), tmp_path / "prepared")
+
+
+@st.composite
+def draw_rows(draw):
+    """Rows with copies and groups, as `Rows` has them, and splits to be cut."""
+    count = draw(st.integers(12, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    given = draw(st.sampled_from([(0,), (0, 2), (0, 1), (0, 1, 2)]))
+    pictures = rng.integers(
+        count * draw(st.sampled_from([1, 3, 9])), size=count
+    )
+    _, pictures = np.unique(pictures, return_inverse=True)
+    owners = rng.integers(count, size=count)
+    grouped = rng.random(count) < draw(st.sampled_from([0, 0.2, 0.6]))
+    units = [
+        f"group {owner}" if one else f"file {row}"
+        for row, (owner, one) in enumerate(zip(owners, grouped, strict=True))
+    ]
+    alike = defaultdict(dict)
+    for _ in range(draw(st.sampled_from([0, 3, 15]))):
+        one, other = rng.integers(pictures.max() + 1, size=2).tolist()
+        if one != other:
+            alike[one][other] = alike[other][one] = 0.97
+    mostly = 0.2 if draw(st.booleans()) else 0.02  # labels that are wrong
+    labels = np.where(rng.random(count) < mostly, 1, 0) ^ (pictures % 2)
+    rows = SimpleNamespace(
+        labels=labels,
+        splits=rng.choice(given, count).astype(np.int8),
+        hashes=np.array([hash_to_unit(unit, 0) for unit in units]),
+        ranks=np.array([hash_to_unit(unit, RANK) for unit in units]),
+        grouped=grouped,
+        classes=["a", "b"],
+    )
+    blank = np.zeros((count, *FINGERPRINT), np.uint8)
+    shares = {"test": 0.2, "validation": 0.15}
+    shares = {s: x for s, x in shares.items() if SPLITS.index(s) not in given}
+    return rows, Copies(pictures, alike, blank), shares
+
+
+def relate(rows, copies):
+    """(n, n) bool: copies of each other; images of one group."""
+    pictures = copies.pictures
+    same = pictures[:, None] == pictures
+    for one, others in copies.alike.items():
+        for other in others:
+            same |= (pictures[:, None] == one) & (pictures == other)
+    mates = (rows.hashes[:, None] == rows.hashes) & rows.grouped
+    return same, mates
+
+
+@settings(max_examples=200, deadline=None)
+@given_by(drawn=draw_rows())
+def test_no_two_splits_share_a_copy_or_a_group(drawn):
+    rows, copies, shares = drawn
+    try:
+        selection = select_images(rows, copies, shares, "remove")
+    except InputError:
+        assume(False)
+    used, splits = selection.used, selection.splits
+    same, mates = relate(rows, copies)
+    together = used[:, None] & used & (same | mates)
+    assert (splits[:, None] == splits)[together].all()
+    fixed = rows.splits == SPLITS.index("test")
+    assert used[fixed].all()
+    assert (splits == rows.splits)[~used | (rows.splits > 0)].all()
+    assert (splits[used & (rows.splits == 0)] == 0).all() or shares
+    # Whatever is gone is under two labels, or lies in a later split too.
+    conflict = (same & (rows.labels[:, None] != rows.labels)).any(axis=1)
+    later = (same | mates) & used & (rows.splits > rows.splits[:, None])
+    assert (conflict | later.any(axis=1))[~used].all()
+    assert not (used & conflict & ~fixed).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given_by(drawn=draw_rows())
+def test_kept_copies_change_no_split(drawn):
+    rows, copies, shares = drawn
+    lone = Copies(np.arange(len(copies.pictures)), {}, copies.fingerprints)
+    try:
+        without = select_images(rows, lone, shares, "keep")
+    except InputError:
+        assume(False)
+    kept = select_images(rows, copies, shares, "keep")
+    assert np.array_equal(kept.splits, without.splits)
+    assert np.array_equal(kept.used, without.used)
+
+
+def test_sets_of_copies_are_held_out_as_often_as_single_images():
+    count, size = 1500, 4
+    names = [f"file {row}" for row in range(count * size)]
+    hashes = np.array([hash_to_unit(name, 0) for name in names])
+    ranks = np.array([hash_to_unit(name, RANK) for name in names])
+    units = unite(hashes, ranks, np.repeat(np.arange(count), size))
+    assert (units.reshape(count, size) == units[::size, None]).all()
+    assert abs((units < 0.2).mean() - 0.2) < 0.03
+    alone = unite(hashes, ranks, np.arange(len(names)))
+    assert np.array_equal(alone, hashes)
+
+
+def test_splits_that_are_cut_share_no_picture(tmp_path, capsys):
+    """A given test split; train has copies of it and many of its own."""
+    raw = tmp_path / "raw"
+    write_photographs(raw / "train", each=16, widths=WIDTHS)
+    write_photographs(raw / "test", each=6, seed=1, widths=WIDTHS)
+    for kind in ("both", "down"):
+        folder = raw / "train" / kind
+        for number in range(4):
+            shutil.copy(
+                raw / "test" / kind / f"0{number}.jpg",
+                folder / f"test{number}.jpg",
+            )
+            for more in range(3):
+                with Image.open(folder / f"0{number}.jpg") as image:
+                    side = image.width + 8 * more
+                    copy = image.resize((side, side))
+                save(copy, folder / f"own{number}_{more}.jpg", quality=85)
+    for seed in range(4):
+        folder = tmp_path / f"prepared{seed}"
+        counts = prepare(open_folder(raw), folder, seed=seed)
+        assert counts["removed_from_train"] == 8
+        prints, split_of = [], []
+        for split in SPLITS:
+            for path in sorted(read_paths(folder, split)):
+                image = decode_image((raw / path).read_bytes())
+                prints.append(make_fingerprint(image))
+                split_of.append(split)
+        assert len(prints) == 48 + 24 + 18  # all but the copies of test
+        pairs = find_duplicates(np.stack(prints))
+        assert len(pairs) >= 24
+        assert all(split_of[i] == split_of[j] for i, j, _ in pairs)
+    said = capsys.readouterr().out
+    assert "8 pairs, 8 images removed from train\n" in said
+    assert "copies kept together: 3" in said
 
 
 def test_small_pictures_are_copies_only_if_equal():
@@ -302,18 +491,18 @@ def test_a_burst_leaves_nothing_in_train(raw, tmp_path):
     assert "test/both/frame060.png" in read_paths(folder, "test")
 
 
-def test_links_and_what_is_hidden_are_ignored_aloud(raw, tmp_path, capsys):
+def test_what_is_hidden_is_ignored_aloud(raw, tmp_path, capsys):
     folder = raw / "train" / "both"
-    (folder / "more").symlink_to(raw / "test" / "both")
-    (folder / ".cache").mkdir()
-    shutil.copy(folder / "00.jpg", folder / ".cache" / "00.jpg")
+    for name in (".cache", "__MACOSX"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "00.jpg", folder / name / "00.jpg")
     shutil.copy(folder / "00.jpg", folder / ".00.jpg")
     prepare(open_folder(raw), tmp_path / "prepared")
     used = {p for s in SPLITS for p in read_paths(tmp_path / "prepared", s)}
     assert len(used) == 36 + 12
-    said = capsys.readouterr().out
-    for name in ("more", ".cache", ".00.jpg"):
-        assert f"ignored {folder / name}\n" in said
+    (line,) = [x for x in capsys.readouterr().out.split("\n") if "hidden" in x]
+    for name in ("__MACOSX", ".cache", ".00.jpg"):
+        assert f"{folder / name}" in line
 
 
 def test_a_pattern_that_fits_no_path_is_refused(raw, tmp_path):
@@ -473,7 +662,7 @@ def test_decoding_goes_on_where_it_was(raw, tmp_path, monkeypatch, capsys):
 
 def test_the_counts_are_in_the_metrics_and_a_plot(reproduced):
     folder = reproduced.folder
-    metrics = json.loads((folder / "metrics/prepare.json").read_text())
+    metrics = json.loads((folder / "metrics/details/prepare.json").read_text())
     table = read(folder / "plots/classes.csv")
     for split in SPLITS:
         labels = open_array(folder / "data/prepared" / split / "labels.npy")

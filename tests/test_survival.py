@@ -7,27 +7,32 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 import yaml
+from conftest import OPTIONAL
 from filelock import FileLock
 
-from thaw import process
+from thaw import backend, process
 from thaw.activations import write_activations
 from thaw.backend import keras, make_deterministic
 from thaw.batches import Batches
 from thaw.checkpoints import Checkpoint, make_key, open_checkpoint
-from thaw.environment import describe_environment
+from thaw.console import progress
+from thaw.environment import describe_environment, find_backend
 from thaw.errors import InputError
 from thaw.files import create_array
 from thaw.frozen import FrozenNetwork
 from thaw.models import build_head, join_head, load_model, save_model
 from thaw.parts import LOGITS, POOLED, get_part
+from thaw.prediction import Classifier
 from thaw.training import Words, train_model, weigh_classes
 
 RNG = np.random.default_rng(0)
@@ -36,9 +41,14 @@ LABELS = np.arange(40) % 3
 
 
 def train(folder, learning_rate=0.05, **options):
-    """A head with dropout, from its seed; its weights and its curves."""
+    """A head with dropout, from its seed; its weights and its curves.
+
+    Where it is scored before, it guesses.
+    """
     make_deterministic(5)
     model = get_part(build_head(8, 3, dropout=0.5), POOLED, LOGITS)
+    if "from_trained" in options:
+        model.get_layer(LOGITS).kernel.assign(np.zeros((8, 3)))
     batches = {
         seed: Batches(lambda rows, views: FEATURES[rows], LABELS, 1, 8, seed)
         for seed in (3, None)
@@ -52,6 +62,7 @@ def train(folder, learning_rate=0.05, **options):
         Checkpoint(folder),
         epochs=6,
         learning_rate=learning_rate,
+        section="head",
         **options,
     )
     return model.get_weights(), (folder / "curves.csv").read_text()
@@ -93,13 +104,77 @@ def test_a_finished_training_is_not_done_again(tmp_path, capsys):
 
 def test_a_lost_training_stays_lost(tmp_path, capsys):
     """Cut off behind its last epoch, it must not train on."""
-    options = {"from_trained": True, "highest_loss": 3, "learning_rate": 100}
+    options = {"from_trained": True, "learning_rate": 1e4}
     whole, curves = train(tmp_path / "a", **options)
-    assert "passed that of guessing" in capsys.readouterr().out
     assert len(curves.splitlines()) == 2
     again, curves_again = train(tmp_path / "a", **options)
     assert curves_again == curves
     assert all(map(np.array_equal, whole, again))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only where a test says so."""
+    clock = SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr("thaw.console.time", clock)
+    return clock
+
+
+def test_a_log_has_a_line_now_and_then(clock, capsys):
+    with progress(1000, "extracting", "images", done=200) as bar:
+        for _ in range(50):
+            clock.now += 1
+            bar.update(10)
+    assert capsys.readouterr().err.splitlines() == [
+        "extracting: 400 of 1000 images, 10 a second, about 60.0 s left",
+        "extracting: 600 of 1000 images, 10 a second, about 40.0 s left",
+    ]
+    with progress(None, "decoding", "images") as bar:
+        clock.now += 50
+        bar.update(10)
+    assert capsys.readouterr().err == "decoding: 10 images, 0.2 a second\n"
+
+
+@pytest.mark.parametrize(("columns", "found"), [(0, b"10 of 99"), (80, b"%|")])
+def test_a_bar_is_drawn_where_it_fits(clock, monkeypatch, columns, found):
+    """A terminal that nobody looks at may have no width."""
+    main, side = os.openpty()
+    termios.tcsetwinsize(side, (24, columns))
+    with os.fdopen(side, "w") as stderr, os.fdopen(main, "rb", 0) as shown:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with progress(99, "extracting", "images") as bar:
+            clock.now += 50
+            bar.update(10)
+        assert found in shown.read(1000)
+
+
+def test_only_the_first_process_says_how_far_it_is(clock, monkeypatch, capsys):
+    monkeypatch.setattr(process, "_rank", 1)
+    with progress(1000, "training", "batches") as bar:
+        clock.now += 50
+        bar.update(10)
+    assert not capsys.readouterr().err
+
+
+def test_training_says_how_far_it_is_within_an_epoch(
+    tmp_path, monkeypatch, capsys
+):
+    train(tmp_path / "quick")
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("thaw.console.SECONDS_BETWEEN_LINES", 0)
+    train(tmp_path / "slow")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 30 and lines[2].startswith("training: 3 of 30 batches")
+
+
+def test_float32_on_a_gpu_is_said_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "sees_gpu", lambda: True)
+    backend.warn_of_float32.cache_clear()
+    for folder in ("a", "b"):
+        train(tmp_path / folder)
+    backend.warn_of_float32.cache_clear()
+    assert capsys.readouterr().out.count("computes there in float32") == 1
 
 
 @pytest.fixture
@@ -228,6 +303,23 @@ def test_the_key_is_that_of_what_the_stage_reads(as_stage, tmp_path):
     assert make_key("head") != key
 
 
+def test_the_key_follows_the_backend_of_keras(as_stage, tmp_path, monkeypatch):
+    as_stage("head")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    key = make_key("head")
+    (tmp_path / "keras.json").write_text('{"backend": "openvino"}')
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert make_key("head") != key
+    assert "Keras on openvino" in describe_environment()
+    for chosen in ("tensorflow", ""):
+        monkeypatch.setenv("KERAS_BACKEND", chosen)
+        program = "import keras; print(keras.backend.backend())"
+        kerass = subprocess.check_output([sys.executable, "-c", program])
+        assert find_backend() == kerass.decode().split()[-1]
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    assert make_key("head") == key
+
+
 def test_the_key_follows_data_and_code(reproduced, tmp_path, as_stage):
     project = reproduced.copy(tmp_path / "run")
     as_stage("extract", project.folder)
@@ -297,29 +389,78 @@ def list_hashes(project):
     }
 
 
-@pytest.mark.parametrize("victim", ["dvc", "stage"])
-def test_a_killed_run_goes_on_to_the_same_hashes(reproduced, tmp_path, victim):
-    project = reproduced.copy(tmp_path / "project")
+def start_over(reproduced, folder):
+    """A copy in which no stage ever ran."""
+    project = reproduced.copy(folder)
     (project.folder / "dvc.lock").unlink()
     shutil.rmtree(project.folder / ".dvc/cache")
-    dvc = start(project, sys.executable, "-m", "dvc", "repro", "evaluate")
-    words = {"dvc": "epoch  1/2", "stage": "running efficientnetb0"}[victim]
-    read_until(dvc, words)
-    kept = project.folder / ".dvc/tmp/thaw"
-    while victim == "dvc" and not list(kept.glob("finetune-*/training.npz")):
-        time.sleep(0.01)
+    return project
+
+
+def kill(dvc, *also):
+    """`kill -9` of DVC and of some of what it runs; the rest ends by itself."""
     stages = psutil.Process(dvc.pid).children(recursive=True)
-    (dvc if victim == "dvc" else stages[0]).kill()
-    psutil.wait_procs(stages)  # a stage ends with its dvc
+    for program in (dvc, *(stages[i] for i in also)):
+        program.kill()
+    psutil.wait_procs(stages)
     dvc.communicate()
     assert not any(stage.is_running() for stage in stages)
-    output = project.dvc("repro", "evaluate")
-    if victim == "dvc":
-        assert "of 2 epochs" in output
+
+
+def check_same(project, reproduced, target):
     hashes = list_hashes(project)
-    assert "metrics/predictions.csv" in hashes
+    assert target in hashes
     assert hashes.items() <= list_hashes(reproduced).items()
     assert list_checkpoints(project) == []
+    assert not list(project.folder.rglob("*unfinished*"))
+
+
+# Of Python's `sitecustomize`: as if these were not installed.
+BLOCK = f"""
+import sys
+class Blocked:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {OPTIONAL}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}; blocked")
+sys.meta_path.insert(0, Blocked)
+"""
+
+
+def test_a_killed_run_goes_on_without_any_optional_package(
+    reproduced, tmp_path
+):
+    """Behind the epoch that `head` and `finetune` were killed after."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    env = {"PYTHONPATH": str(tmp_path)}
+    project = start_over(reproduced, tmp_path / "project")
+    imported = project.run(sys.executable, "-c", "import ray", **env)
+    assert "No module named 'ray'; blocked" in imported.stderr
+    for stage in ("head", "finetune"):
+        dvc = start(project, sys.executable, "-m", "dvc", "repro", **env)
+        kept = project.folder / ".dvc/tmp/thaw"
+        while not list(kept.glob(f"{stage}-*/training.npz")):
+            assert dvc.poll() is None, dvc.communicate()
+            time.sleep(0.01)
+        kill(dvc, -1)
+    output = project.dvc("repro", "report", **env)
+    assert "of 2 epochs" in output and "stages.head" not in output
+    check_same(project, reproduced, "report.html")
+
+
+def test_a_killed_stage_goes_on_to_the_same_hashes(reproduced, tmp_path):
+    """DVC stays, and fails."""
+    project = start_over(reproduced, tmp_path / "project")
+    dvc = start(project, sys.executable, "-m", "dvc", "repro", "extract")
+    read_until(dvc, "running efficientnetb0")
+    stages = psutil.Process(dvc.pid).children(recursive=True)
+    stages[0].kill()
+    _, errors = dvc.communicate()
+    assert dvc.returncode and "extract" in errors
+    assert not any(stage.is_running() for stage in stages)
+    project.dvc("repro", "extract")
+    hashes = list_hashes(project)
+    assert "data/features" in hashes
+    assert hashes.items() <= list_hashes(reproduced).items()
     assert not list(project.folder.rglob("*unfinished*"))
 
 
@@ -415,7 +556,7 @@ def test_an_array_takes_its_room_at_once(tmp_path):
 
 def test_the_environment_is_stamped_beside_the_scores(reproduced):
     for name in ("prepare", "head", "finetune", "evaluate"):
-        path = reproduced.folder / "metrics" / f"{name}.json"
+        path = reproduced.folder / f"metrics/details/{name}.json"
         metrics = json.loads(path.read_text())
         assert metrics["environment"] == describe_environment()
     assert f"keras {keras.__version__}" in metrics["environment"]
@@ -508,6 +649,12 @@ def test_a_strange_head_gives_one_line(reproduced, tmp_path):
     (line,) = done.stderr.splitlines()
     assert "can't be loaded" in line
     assert (project.folder / "models/finetuned.keras").exists()
+
+
+def test_a_precision_is_refused_by_the_name_it_was_asked_by(reproduced):
+    model = reproduced.folder / "models/finetuned.keras"
+    with pytest.raises(InputError, match="--precision is bfloat8"):
+        Classifier(model, "bfloat8")
 
 
 def test_balanced_classes_weigh_the_same():

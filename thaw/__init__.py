@@ -1,8 +1,20 @@
-"""What the stages call. It imports none of them."""
+"""What the stages call. It imports none of them.
+
+Imported before anything else by every stage, command and worker, it keeps
+libraries from reporting that they are used.
+"""
 
 import os
 import signal
 import sys
+
+# OpenVINO reports conversions, and keeps an identity in $HOME, unless the
+# package that does so can't be imported; it then uses its own stub.
+sys.modules["openvino_telemetry"] = None
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TFDS may use it
 
 # File descriptor 2 may be captured when there is something to say.
 STDERR = os.dup(2)

@@ -1,12 +1,17 @@
 """`python -m thaw`: what is done with runs and models besides `dvc repro`."""
 
 import argparse
+import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from thaw.console import fail
 from thaw.errors import InputError
+
+# These are about the clone that they belong to, wherever they are called.
+OF_THE_CLONE = ("compare", "plan", "push")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,13 +46,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     compare = commands.add_parser(
-        "compare", help="this run's test predictions against another's"
+        "compare", help="test predictions of two runs, image by image"
     )
     compare.add_argument(
         "rev",
         nargs="?",
         default="HEAD",
         help="a Git revision or a DVC experiment (HEAD)",
+    )
+    compare.add_argument(
+        "other", nargs="?", help="another, which is compared with it (this run)"
     )
     compare.add_argument(
         "--model", choices=["finetuned", "head"], default="finetuned"
@@ -63,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="as in `dvc exp run -S`",
+        help="as in `dvc exp run -S`; a line for each combination of a sweep",
     )
 
     commands.add_parser(
@@ -95,6 +103,8 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `... | head`
     arguments = vars(make_parser().parse_args())
     command = arguments.pop("command")
+    if command in OF_THE_CLONE:
+        os.chdir(Path(__file__).parent.parent)
     try:
         if command == "predict":
             from thaw.prediction import main as run

@@ -7,12 +7,18 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from thaw.backend import keras
+from thaw.backend import keras, warn_of_float32
 from thaw.checkpoints import Checkpoint
 from thaw.cluster import Cluster
-from thaw.console import format_bytes, format_seconds, progress, say
+from thaw.console import (
+    Bar,
+    format_bytes,
+    format_count,
+    format_seconds,
+    progress,
+    say,
+)
 from thaw.dataset import Gather, Views
 from thaw.errors import InputError
 from thaw.features import get_path, open_activations
@@ -146,7 +152,7 @@ def write_activations(
     images = sum(map(len, orders.values()))
     segment = images
     if checkpoint.note["done"] < images:
-        segment = preview(network, checkpoint, orders, gather, cluster)
+        segment = preview(network, checkpoint, orders, gather, label, cluster)
     while overflowed := write_once(
         network, checkpoint, orders, gather, label, segment, cluster
     ):
@@ -185,6 +191,7 @@ def preview(
     checkpoint: Checkpoint,
     orders: dict[str, Order],
     gather: dict[str, Gather],
+    label: str,
     cluster: Cluster | None,
 ) -> int:
     """Says what is to come; refuses what the disk can't hold.
@@ -192,7 +199,8 @@ def preview(
     Returns:
         Images that the network runs between two notes.
     """
-    done, dtypes = checkpoint.note["done"], checkpoint.note["dtypes"]
+    dtypes = checkpoint.note["dtypes"]
+    done = sum(find_starts(checkpoint, orders, cluster).values())
     images = sum(map(len, orders.values()))
     size = images * sum(
         math.prod(shape) * np.dtype(dtype).itemsize
@@ -200,7 +208,16 @@ def preview(
     )
     # DVC's cache may have to copy.
     checkpoint.check_room(2 * size, "fewer views or no tap need less")
-    known = f"{images} images, views counted; {format_bytes(size)} to write"
+    warn_of_float32()
+    counted = (
+        ", views counted"
+        if images > sum(order.rows for order in orders.values())
+        else ""
+    )
+    known = (
+        f"{label}: {format_count(images, 'image')}{counted}; "
+        f"{format_bytes(size)} to write"
+    )
     if cluster:
         say(f"{known}; {cluster.describe(network)}")
         segment = 1
@@ -219,12 +236,25 @@ def preview(
         size = network.batch_size
         segment = size * math.ceil(SECONDS_BETWEEN_NOTES / seconds_each / size)
     if done:
-        again = min(segment, images - done)
-        say(
-            f"goes on from a run that was cut off: {done} are done, at most "
-            f"{again} of them run again"
-        )
+        say(f"goes on from a run that was cut off: {done} are done")
     return segment
+
+
+def find_starts(
+    checkpoint: Checkpoint, orders: dict[str, Order], cluster: Cluster | None
+) -> dict[str, int]:
+    """The position in each split that is to be run next.
+
+    A cluster runs whole blocks: one that was not finished runs again.
+    """
+    starts, passed = {}, 0
+    for split, order in orders.items():
+        start = min(max(checkpoint.note["done"] - passed, 0), len(order))
+        if cluster and start < len(order):
+            start -= start % order.step
+        starts[split] = start
+        passed += len(order)
+    return starts
 
 
 def write_once(
@@ -240,10 +270,10 @@ def write_once(
     note = checkpoint.note
     dtypes = note["dtypes"]
     overflowed = set(note["overflowed"])
-    before, starts, passed = {}, {}, 0
+    starts = find_starts(checkpoint, orders, cluster)
+    before, passed = {}, 0
     for split, order in orders.items():
         before[split] = passed
-        starts[split] = min(max(note["done"] - passed, 0), len(order))
         passed += len(order)
 
     def open_outputs(split: str) -> list[Outputs]:
@@ -264,7 +294,7 @@ def write_once(
         ]
 
     dtypes = list(note["dtypes"].values())
-    with progress(passed, label, "images") as bar:
+    with progress(passed, label, "images", sum(starts.values())) as bar:
         if cluster:
             portions = run_there(
                 cluster,
@@ -280,7 +310,6 @@ def write_once(
             portions = run_here(
                 network, orders, gather, starts, open_outputs, bar, segment
             )
-        bar.update(sum(starts.values()))
         for split, stop, outs in portions:
             overflowed |= {
                 layer
@@ -305,7 +334,7 @@ def run_here(
     gather: dict[str, Gather],
     starts: dict[str, int],
     open_outputs: Callable[[str], list[Outputs]],
-    bar: tqdm,
+    bar: Bar,
     segment: int,
 ) -> Iterator[Portion]:
     """In portions of `segment` positions."""
@@ -333,12 +362,9 @@ def run_there(
     starts: dict[str, int],
     dtypes: list[str],
     open_outputs: Callable[[str], list[Outputs]],
-    bar: tqdm,
+    bar: Bar,
 ) -> Iterator[Portion]:
-    """In blocks, the one that was not finished from its start."""
-    for split, order in orders.items():
-        if starts[split] < len(order):
-            starts[split] -= starts[split] % order.step
+    """In blocks."""
     opened = {}
     precisions = {split: get_precision(network, split) for split in orders}
     for split, first, results in cluster.run(

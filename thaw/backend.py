@@ -9,8 +9,9 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
-from thaw.console import fail, without_chatter
+from thaw.console import fail, say, without_chatter
 
 # Where it finds them Keras imports these too, for wrappers and plots of its
 # own that nobody here uses: a third of its time.
@@ -76,6 +77,23 @@ def has_accelerator() -> bool:
 
         return torch.cuda.is_available()
     return False
+
+
+def sees_gpu() -> bool:
+    """Whether TensorFlow, as the backend, computes on a GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    return bool(tensorflow.config.list_physical_devices("GPU"))
+
+
+@cache
+def warn_of_float32() -> None:
+    """Says once where bfloat16 could be had on another backend."""
+    if sees_gpu():
+        say(
+            "TensorFlow sees a GPU and computes there in float32; bfloat16 "
+            "takes KERAS_BACKEND=jax or torch"
+        )
 
 
 def make_deterministic(seed: int) -> None:

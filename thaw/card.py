@@ -7,19 +7,21 @@ arXiv:1810.03993, its head what Hugging Face reads.
 from pathlib import Path
 from typing import Any
 
-from thaw.exports import PATHS
+from thaw.exports import OVERSAMPLING, PATHS
+from thaw.params import Params
 from thaw.plan import Plan
 from thaw.rendering import render
 
 
 def write_card(
     path: str | Path,
-    params: dict[str, Any],
+    params: Params,
     about: dict[str, Any],
     plan: Plan,
     prepare: dict[str, Any],
     evaluate: dict[str, Any],
     exports: dict[str, dict],
+    checked: int,
 ) -> None:
     """Writes Markdown.
 
@@ -29,7 +31,8 @@ def write_card(
         about: what travels with the model.
         plan: which blocks were thawed.
         prepare, evaluate: the metrics of these stages.
-        exports: the metrics of each export.
+        exports: the scores of each export.
+        checked: test images that those are of.
     """
     text = render(
         "card.md",
@@ -40,7 +43,9 @@ def write_card(
         prepare=prepare,
         evaluate=evaluate,
         exports=exports,
+        checked=checked,
         paths=PATHS,
+        antialiased=OVERSAMPLING * about["image_size"],
     )
     Path(path).write_text(text, encoding="utf-8")
 

@@ -10,8 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thaw.pictures import shorten
-
 # Stand for variables of the page's style sheet, which knows light and dark.
 COLORS = {
     name: f"#0101{number:02d}"
@@ -47,6 +45,7 @@ STYLE = {
 }
 
 MOST_NAMES = 20  # of classes beside a heat map
+MOST_LETTERS = 24  # of one of them
 
 Row = Mapping[str, str]
 
@@ -55,7 +54,6 @@ def draw_curves(
     title: str,
     column: str,
     curves: Mapping[str, Sequence[Row]],
-    best: Mapping[str, int],
 ) -> str:
     """One score of both phases over the epochs, fine-tuning behind the head.
 
@@ -63,12 +61,11 @@ def draw_curves(
         title: of the chart.
         column: of the tables; val_ and its name hold validation.
         curves: phase to a row for each epoch.
-        best: phase to the epoch that was kept, 0: none of them.
     """
 
     def draw(axes: Axes) -> None:
         first = 1
-        for phase, rows in curves.items():
+        for rows in curves.values():
             epochs = np.arange(first, first + len(rows))
             train = [float(row[column]) for row in rows]
             validation = [float(row[f"val_{column}"]) for row in rows]
@@ -90,16 +87,6 @@ def draw_curves(
                 marker="." if len(rows) == 1 else None,
                 label="validation" if label else None,
             )
-            if best[phase]:
-                axes.plot(
-                    epochs[best[phase] - 1],
-                    validation[best[phase] - 1],
-                    color=COLORS["ink"],
-                    linestyle="none",
-                    marker="D",
-                    markersize=6,
-                    label="kept" if label else None,
-                )
             if not label:
                 axes.axvline(first - 0.5, color=COLORS["ink"], linewidth=0.9)
                 axes.annotate(
@@ -209,7 +196,7 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> str:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     step = -(-len(classes) // MOST_NAMES)
     ticks = range(0, len(classes), step)
-    names = [shorten(classes[tick], 16) for tick in ticks]
+    names = [cut_middle(classes[tick], MOST_LETTERS) for tick in ticks]
 
     def draw(axes: Axes) -> None:
         # The root, so that a rare confusion is seen. One pixel a cell.
@@ -226,6 +213,14 @@ def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> str:
         axes.set(xlabel="predicted", ylabel="actual")
 
     return draw_chart("confusion", draw, width=6.5, height=6.5)
+
+
+def cut_middle(text: str, most: int) -> str:
+    """On one line, its ends kept: names often differ in only one of them."""
+    text = " ".join(text.split())
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
 
 
 def draw_chart(name: str, draw, width: float = 4.2, height: float = 3) -> str:

@@ -17,13 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from thaw.console import format_bytes
 from thaw.environment import describe_environment
 from thaw.errors import InputError
-from thaw.files import measure_size, read_json, write_json
+from thaw.files import measure_size, read_json, read_yaml, write_json
 from thaw.process import is_first
 
 # Work that nobody went on with for so long is not kept.
@@ -134,23 +133,18 @@ def tidy_up(top: Path, own: Path | None) -> None:
 def make_key(stage: str) -> str:
     """A digest of what determines the result of a stage."""
     about = read_yaml("dvc.yaml")["stages"][stage]
-    params = read_yaml("params.yaml")
+    params, known = read_yaml("params.yaml"), read_hashes()
     reads = {
         "cmd": about["cmd"],
         "params": {name: get_value(params, name) for name in about["params"]},
         "deps": {
-            path: identify(Path(path))
+            path: identify(Path(path), known)
             for path in (fill_in(d, params) for d in about["deps"])
         },
         "environment": describe_environment(),
     }
     text = json.dumps(reads, sort_keys=True, default=str)
     return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-
-
-def read_yaml(path: str | Path) -> Any:
-    with Path(path).open(encoding="utf-8") as file:
-        return yaml.load(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def get_value(params: dict, name: str) -> Any:
@@ -166,17 +160,25 @@ def fill_in(text: str, params: dict) -> str:
     )
 
 
-def identify(path: Path) -> str:
+def identify(path: Path, known: dict[Path, str]) -> str:
     """A file's content; a folder's, where DVC has written down its hash.
 
     Of other folders, which are the user's own, a listing has to do.
+
+    Args:
+        path: the file or folder.
+        known: hashes of what stages made.
     """
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    known = read_hashes(path)
     if path in known:
         return known[path]
+    added = Path(f"{path}.dvc")
+    if added.exists():
+        for out in read_yaml(added)["outs"]:
+            if added.parent / out["path"] == path:
+                return out["md5"]
     listing = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         about = file.stat()
@@ -185,15 +187,10 @@ def identify(path: Path) -> str:
     return listing.hexdigest()
 
 
-def read_hashes(path: Path) -> dict[Path, str]:
-    """Those of what stages made, and of `path` where it was added to DVC."""
-    hashes = {}
-    if Path("dvc.lock").exists():
-        for stage in read_yaml("dvc.lock").get("stages", {}).values():
-            for out in stage.get("outs", []):
-                hashes[Path(out["path"])] = out["md5"]
-    added = Path(f"{path}.dvc")
-    if added.exists():
-        for out in read_yaml(added)["outs"]:
-            hashes[added.parent / out["path"]] = out["md5"]
-    return hashes
+def read_hashes() -> dict[Path, str]:
+    """Those of what stages made, as dvc.lock has them."""
+    if not Path("dvc.lock").exists():
+        return {}
+    stages = read_yaml("dvc.lock").get("stages", {}).values()
+    outs = (out for stage in stages for out in stage.get("outs", []))
+    return {Path(out["path"]): out["md5"] for out in outs}

@@ -219,7 +219,6 @@ def open_cluster() -> Iterator[Cluster | None]:
     if not address:
         yield None
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", LOG_LEVEL)
     try:
         import ray

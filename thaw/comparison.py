@@ -5,10 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thaw.console import format_count
+
 # Of a verdict, and of its interval: 99 %. Another seed moves the accuracy too,
 # which a test over images does not see: at 0.05 one pair in ten of seeds 1 to 5
 # would differ on the default data, at 0.01 none.
 SIGNIFICANCE = 0.01
+
+# In place of a verdict, where no epoch of fine-tuning was kept: both models are
+# the head alone then, and nothing is compared with itself.
+HEAD_SHIPPED = "head shipped"
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,30 @@ class Comparison:
 
     def describe(self) -> str:
         return (
-            f"{self.judge()}, {self.difference:+.3f} ({self.low:+.3f} to "
-            f"{self.high:+.3f}) on {self.n} images: {self.gained} right now, "
-            f"{self.lost} no longer; p {self.p_value:.2g}"
+            f"{self.judge()}, {self.difference:+.3f}, 99 % interval "
+            f"{self.low:+.3f} to {self.high:+.3f}; of "
+            f"{format_count(self.n, 'image')} {self.gained:,} right only "
+            f"after it, {self.lost:,} only before; exact McNemar test, "
+            f"p = {self.p_value:.2g}"
         )
+
+
+def judge_gain(gain: Comparison, shipped: str) -> dict[str, float | str]:
+    """What fine-tuning gained, for the details of `evaluate`.
+
+    Args:
+        gain: from the head alone to what is shipped.
+        shipped: finetuned or head, as `finetune` says.
+    """
+    if shipped == "head":
+        return {"gain": gain.difference, "gain_verdict": HEAD_SHIPPED}
+    return {
+        "gain": gain.difference,
+        "gain_ci_low": gain.low,
+        "gain_ci_high": gain.high,
+        "gain_p_value": gain.p_value,
+        "gain_verdict": gain.judge(),
+    }
 
 
 def compare_hits(before: np.ndarray, after: np.ndarray) -> Comparison:

@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -32,7 +32,7 @@ CHATTER = re.compile(
 
 
 def run_stage(
-    main: Callable[[], None],
+    main: Callable[[], Iterable[str] | None],
     loses: bool = True,
     within: Callable[[], AbstractContextManager] = nullcontext,
 ) -> None:
@@ -40,7 +40,7 @@ def run_stage(
     machine lacks.
 
     Args:
-        main: the stage.
+        main: the stage; what it returns are its last lines.
         loses: whether DVC removed results of an earlier run before it.
         within: what it runs within.
     """
@@ -48,7 +48,7 @@ def run_stage(
     watch_process()
     try:
         with within(), lock_workspace():
-            main()
+            last = main() or ()
     except BaseException as error:
         if was_interrupted():  # whatever libraries made of it
             os._exit(130)  # threads may be busy yet
@@ -56,7 +56,7 @@ def run_stage(
             raise
         hint = " (`dvc checkout` brings earlier results back)" if loses else ""
         fail(f"{error}{hint}")
-    say(f"took {format_seconds(time.perf_counter() - start)}")
+    say(f"took {format_seconds(time.perf_counter() - start)}", *last)
 
 
 def fail(message: str) -> None:
@@ -75,6 +75,18 @@ def say_wrote(*paths: str | Path) -> None:
         say(f"wrote {path}, {format_bytes(measure_size(path))}")
 
 
+def format_count(count: int, one: str, more: str | None = None) -> str:
+    """As in "1 pair", "2 pairs"."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def list_some(names: Sequence[str], most: int = 20) -> str:
+    """As in "a, b and 3 more"."""
+    shown = ", ".join(names[:most])
+    more = len(names) - most
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
 def format_bytes(count: float) -> str:
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1000 and len(units) > 1:
@@ -89,15 +101,72 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
 
+# How often a line says how far a stage is, where there is no terminal.
+SECONDS_BETWEEN_LINES = 20
+
+
+class Lines:
+    """What `tqdm` shows as a bar, as a line now and then.
+
+    Args:
+        total: how much there is to do; None where nobody knows.
+        label, unit: what is done, and to what.
+        done: by a run that was cut off.
+    """
+
+    def __init__(self, total: int | None, label: str, unit: str, done: int):
+        self.total, self.label, self.unit = total, label, unit
+        self.n = self.first = done
+        self.start = self.last = time.perf_counter()
+
+    def update(self, count: int = 1) -> None:
+        self.n += count
+        now = time.perf_counter()
+        if now - self.last < SECONDS_BETWEEN_LINES or self.n == self.first:
+            return
+        self.last = now
+        rate = (self.n - self.first) / (now - self.start)
+        speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
+        of, left = "", ""
+        if self.total is not None:
+            seconds = (self.total - self.n) / rate
+            of = f" of {self.total}"
+            left = f", about {format_seconds(seconds)} left"
+        print(
+            f"{self.label}: {self.n}{of} {self.unit}, {speed} a second{left}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def clear(self) -> None:
+        """There is nothing to clear."""
+
+
+Bar = tqdm | Lines
+
+
+def can_draw() -> bool:
+    """Whether stderr is a terminal that a bar fits on: some have no width."""
+    if not sys.stderr.isatty():
+        return False
+    return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
 @contextmanager
-def progress(total: int | None, label: str, unit: str) -> Iterator[tqdm]:
-    """A bar with the time left on a terminal; nothing in a log file."""
+def progress(
+    total: int | None, label: str, unit: str, done: int = 0
+) -> Iterator[Bar]:
+    """A bar with the time left on a terminal, lines in a log file."""
+    if is_first() and not can_draw():
+        yield Lines(total, label, unit, done)
+        return
     with tqdm(
         total=total,
         desc=label,
         unit=f" {unit}",
         leave=False,
-        disable=None if is_first() else True,
+        initial=done,
+        disable=not is_first(),
     ) as bar:
         yield bar
 

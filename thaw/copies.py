@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -96,8 +97,9 @@ class Copies:
                         self.fingerprints, np.array(lacking), others
                     )
 
-    def _cluster(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Rows by sets of pictures that are connected by being alike."""
+    @cached_property
+    def clusters(self) -> np.ndarray:
+        """(n,) int, equal for rows that are connected by copies of copies."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -106,10 +108,14 @@ class Copies:
         count = self.pictures.max(initial=0) + 1
         graph = coo_array((np.ones(len(links)), tuple(ends)), (count, count))
         _, clusters = connected_components(graph, directed=False)
+        return clusters[self.pictures]
+
+    def _cluster(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows with near-duplicates, by cluster."""
         alike = np.array(list(self.alike), int)
         rows = rows[np.isin(self.pictures[rows], alike)]
-        order = np.argsort(clusters[self.pictures[rows]], kind="stable")
-        sizes = np.unique(clusters[self.pictures[rows]], return_counts=True)[1]
+        order = np.argsort(self.clusters[rows], kind="stable")
+        sizes = np.unique(self.clusters[rows], return_counts=True)[1]
         return np.split(rows[order], np.cumsum(sizes)[:-1])
 
 

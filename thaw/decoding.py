@@ -31,6 +31,8 @@ IMAGES = "images.npy"
 FINGERPRINTS = "fingerprints.npy"
 TABLE = "decoded.csv"
 
+RANK = -1  # a seed that prepare.seed can't be
+
 COLUMNS = ["id", "path", "class", "group", "split", "picture", "reason"]
 
 
@@ -101,12 +103,11 @@ def decode_images(
         (folder / TABLE).open(
             "a" if done else "w", encoding="utf-8", newline=""
         ) as file,
-        progress(source.size, "decoding", "images") as bar,
+        progress(source.size, "decoding", "images", done) as bar,
     ):
         table = TableWriter(file)
         if not done:
             table.writerow(COLUMNS)
-        bar.update(done)
         noted = time.monotonic()
         items = islice(source.items, done, None)
         for item, result in map_ahead(load, items, AHEAD):
@@ -145,6 +146,7 @@ class Rows:
         labels: (n,) int32, indices into the classes.
         splits: (n,) int8, indices into `SPLITS`: what the source states.
         hashes: (n,) float64, of the group, or else of the file.
+        ranks: (n,) float64, of the same, whatever the seed.
         grouped: (n,) bool.
         pictures: (n,) bytes, equal for equal images.
         bad: path, class, split and reason of what could not be decoded.
@@ -153,17 +155,20 @@ class Rows:
     def __init__(self, folder: Path, classes: list[str], seed: int):
         self.folder, self.classes = folder, classes
         label_of = {name: label for label, name in enumerate(classes)}
-        labels, splits, hashes = array("i"), array("b"), array("d")
+        labels, splits = array("i"), array("b")
+        hashes, ranks = array("d"), array("d")
         grouped, pictures = array("b"), bytearray()
         for entry in self.read_entries():
             unit = entry["group"] or entry["id"]
             labels.append(label_of[entry["class"]])
             splits.append(SPLITS.index(entry["split"]))
             hashes.append(hash_to_unit(unit, seed))
+            ranks.append(hash_to_unit(unit, RANK))
             grouped.append(bool(entry["group"]))
             pictures += entry["picture"].encode()
         self.labels, self.splits = np.array(labels), np.array(splits)
-        self.hashes, self.grouped = np.array(hashes), np.array(grouped, bool)
+        self.hashes, self.ranks = np.array(hashes), np.array(ranks)
+        self.grouped = np.array(grouped, bool)
         self.pictures = np.frombuffer(bytes(pictures), "S16")
         self.bad = [
             tuple(entry[name] for name in ("path", "class", "split", "reason"))

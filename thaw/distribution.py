@@ -209,13 +209,16 @@ def distribute_model(model: keras.Model) -> keras.Model:
 
 
 def place_variables(model: keras.Model) -> None:
-    """Puts the first process's values of all variables on every device."""
-    import jax
-    from jax.experimental.multihost_utils import broadcast_one_to_all
+    """Puts the first process's values of all variables on every device.
 
+    Where nothing is distributed they stay where they are.
+    """
     distribution = keras.distribution.distribution()
     if not distribution:
         return
+    import jax
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
     values = [variable.numpy() for variable in model.variables]
     values = broadcast_one_to_all(values)
     for variable, value in zip(model.variables, values, strict=True):

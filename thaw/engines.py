@@ -3,7 +3,6 @@
 Nothing here needs Keras or TensorFlow unless Keras itself is the engine.
 """
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,10 +14,6 @@ import numpy as np
 
 from thaw.errors import InputError
 from thaw.threads import count_cores, map_ahead
-
-# OpenVINO reports every conversion, and keeps an identity in $HOME, unless the
-# package that does so can't be imported; it then uses its own stub.
-sys.modules["openvino_telemetry"] = None
 
 BATCHES_AHEAD = 8  # made by threads while the network runs
 
@@ -62,12 +57,14 @@ class Network:
         self.precision = "float32"
         self.uses_cpu = isinstance(engine, OpenVINOEngine)
 
-    def check_precision(self, *precisions: str) -> None:
-        """Raises InputError for one that can't be had."""
+    def check_precision(
+        self, *precisions: str, name: str = "extract.precision"
+    ) -> None:
+        """Raises InputError for one that can't be had, asked for as `name`."""
         for precision in precisions:
             if precision not in self.precisions:
                 raise InputError(
-                    f"extract.precision is {precision}; allowed on "
+                    f"{name} is {precision}; allowed on "
                     f"{self.engine} here: auto, {', '.join(self.precisions)}"
                 )
 

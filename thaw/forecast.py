@@ -6,66 +6,30 @@ the training step of these very parameters on this machine, a few batches each.
 
 import logging
 import math
-import shutil
-import tempfile
-import time
-from collections.abc import Callable
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from thaw import params
-from thaw.checkpoints import fill_in, get_value, read_yaml
+from thaw.checkpoints import fill_in, get_value
 from thaw.console import format_bytes, format_seconds, say
 from thaw.dataset import Dataset
 from thaw.decoding import decode
 from thaw.errors import InputError
+from thaw.files import read_yaml
+from thaw.overrides import list_combinations, set_params
 from thaw.sources import open_source
 from thaw.splits import SPLITS
 from thaw.threads import map_ahead
-
-TRIAL = 32  # pictures
+from thaw.trials import TRIAL, get_network, measure, time_import
 
 # Of each stage: Python's start, hashes, what is drawn and written; seconds.
 OVERHEAD = 2
 
-# What conversion of EfficientNetB0 takes by itself; seconds.
-CONVERSION = {
-    "keras": 1,
-    "saved_model": 3,
-    "onnx": 5,
-    "litert": 8,
-    "openvino": 3,
-}
-B0_LAYERS = 240
 
-
-def set_params(values: list[str]) -> tuple[dict, params.Params]:
-    """params.yaml as it would be with some values, as in `dvc exp run -S`.
-
-    Raises:
-        InputError: where `check` would refuse it.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.utils.hydra import apply_overrides
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "params.yaml")
-        shutil.copyfile("params.yaml", path)
-        try:
-            if values:
-                apply_overrides(path, values)
-            return read_yaml(path), params.load(path)
-        except InputError as error:
-            raise InputError(str(error).replace(f"{path}", path.name)) from None
-        except DvcException as error:
-            reason = str(error.__cause__ or error).splitlines()[0]
-            raise InputError(f"-S {' '.join(values)}: {reason}") from error
-
-
-def list_reruns(values: dict) -> list[str]:
+def list_reruns(values: dict, changed: set[str]) -> list[str]:
     """Stages that a change to these parameters would run again, in order.
 
     A stage runs again where what dvc.lock has of it is no more: a parameter, a
@@ -73,23 +37,23 @@ def list_reruns(values: dict) -> list[str]:
     what it wrote before. `check` runs at any change and is left out.
 
     Args:
-        values: of params.yaml.
+        values: of params.yaml, compared with those of dvc.lock as DVC does.
+        changed: stages that run again whatever the parameters.
     """
     stages = read_yaml("dvc.yaml")["stages"]
     lock = Path("dvc.lock")
     known = read_yaml(lock)["stages"] if lock.exists() else {}
-    changed = find_changes()
     rerun, outs = [], []
     for name, stage in stages.items():
-        wanted = {
-            key: get_value(values, key) for key in stage.get("params", ())
-        }
         locked = known.get(name, {}).get("params", {}).get("params.yaml", {})
-        deps = [Path(fill_in(path, values)) for path in stage["deps"]]
+        deps = [Path(fill_in(path, values)) for path in stage.get("deps", ())]
         if name != "check" and (
             name in changed
             or name not in known
-            or wanted != locked
+            or any(
+                key not in locked or get_value(values, key) != locked[key]
+                for key in stage.get("params", ())
+            )
             or any(path.is_relative_to(out) for path in deps for out in outs)
         ):
             rerun.append(name)
@@ -98,12 +62,20 @@ def list_reruns(values: dict) -> list[str]:
 
 
 def find_changes() -> set[str]:
-    """Stages that DVC finds changed, for more than their parameters."""
+    """Stages that DVC finds changed, for more than their parameters.
+
+    Raises:
+        InputError: where DVC can't tell.
+    """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.CRITICAL)
-    with Repo() as repo:
-        status = repo.status()
+    try:
+        with Repo() as repo:
+            status = repo.status()
+    except DvcException as error:
+        raise InputError(f"`dvc status` fails: {error}") from error
 
     def is_news(change: str | dict) -> bool:
         files = change.get("changed deps") if isinstance(change, dict) else None
@@ -118,7 +90,7 @@ def list_outs(stage: dict) -> list[str]:
 
 
 class Trials:
-    """Times on this machine, each taken when it is first asked for.
+    """What the stages take on this machine, and write.
 
     Args:
         p: the parameters.
@@ -128,12 +100,17 @@ class Trials:
     def __init__(self, p: params.Params, prepared: Dataset | None):
         self.p = p
         self.prepared = prepared
+        self.network = get_network(p.backbone.name, p.image_size)
 
     @cached_property
     def source(self):
         prepare = self.p.prepare
         return open_source(
-            prepare.source, prepare.path, prepare.name, prepare.data_dir
+            prepare.source,
+            prepare.path,
+            prepare.classes,
+            prepare.name,
+            prepare.data_dir,
         )
 
     @cached_property
@@ -153,24 +130,9 @@ class Trials:
     def classes(self) -> int:
         return len((self.prepared or self.source).classes)
 
-    @cached_property
-    def _built(self):
-        start = time.perf_counter()
-        from thaw.backbone import build_backbone
-
-        backbone = build_backbone(
-            self.p.backbone.name, None, "", self.p.image_size
-        )
-        return backbone, time.perf_counter() - start
-
     @property
     def backbone(self):
-        return self._built[0]
-
-    @property
-    def start(self) -> float:
-        """Seconds until a stage with a network has it."""
-        return self._built[1]
+        return self.network.backbone
 
     @cached_property
     def plan(self):
@@ -179,19 +141,6 @@ class Trials:
         return make_plan(
             self.backbone, self.p.finetune.blocks, self.p.extract.tap
         )
-
-    @cached_property
-    def head(self):
-        from thaw.models import build_head
-        from thaw.parts import POOLED
-
-        return build_head(
-            self.count_values(POOLED), self.classes, self.p.head.dropout
-        )
-
-    def count_values(self, layer: str) -> int:
-        """In the output of a layer, for one image."""
-        return math.prod(self.backbone.get_layer(layer).output.shape[1:])
 
     def count_images(self, views: int, splits: tuple[str, ...]) -> int:
         """Of all views of train, and one of each other split."""
@@ -212,52 +161,16 @@ class Trials:
 
         return measure(run) / len(items)
 
+    def time_frozen(self, start: str, *ends: str) -> tuple[float, float]:
+        """Seconds an image of training, through a part, and before."""
+        precision = self.p.extract.precision
+        return self.network.time_frozen(start, *ends, precision=precision)
+
     def time_scoring(self) -> tuple[float, float]:
         """Seconds an image, through all of the network, and before."""
         from thaw.parts import IMAGE, POOLED
 
-        return self.time_frozen(IMAGE, POOLED, precision="float32")
-
-    @cache  # noqa: B019 (one object, once)
-    def time_frozen(
-        self, start: str, *ends: str, precision: str | None = None
-    ) -> tuple[float, float]:
-        """Seconds an image, through a part of the backbone, and before."""
-        from thaw.frozen import FrozenNetwork
-        from thaw.parts import IMAGE, get_part
-
-        part = get_part(self.backbone, start, *ends)
-        shape = part.inputs[0].shape[1:]
-        dtype = "uint8" if start == IMAGE else "float16"
-        begun = time.perf_counter()
-        network = FrozenNetwork(
-            part, precision or self.p.extract.precision, dtype
-        )
-        inputs = np.random.default_rng(0).integers(0, 256, (TRIAL, *shape))
-        inputs = inputs.astype(dtype)
-        outs = [np.empty((TRIAL, *s), np.float32) for s in network.outputs]
-
-        def run() -> None:
-            network.run(lambda a, b: inputs[a:b], TRIAL, outs)
-
-        run()
-        before = time.perf_counter() - begun
-        return measure(run) / TRIAL, before
-
-    def time_training(self, model, batch_size: int) -> tuple[float, float]:
-        """Seconds of a step, and until the first one is over."""
-        from thaw.backend import keras
-
-        shape = (batch_size, *model.inputs[0].shape[1:])
-        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        y = np.zeros(batch_size, np.int32)
-        model.compile(
-            "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        )
-        start = time.perf_counter()
-        model.train_on_batch(x, y)
-        first = time.perf_counter() - start
-        return measure(lambda: model.train_on_batch(x, y)), first
+        return self.network.time_frozen(IMAGE, POOLED, precision="float32")
 
 
 def estimate_prepare(t: Trials) -> tuple[float, int]:
@@ -271,20 +184,18 @@ def estimate_extract(t: Trials) -> tuple[float, int]:
 
     ends = [find_tap(t.backbone)] if t.p.extract.tap else []
     images = t.count_images(t.p.extract.views, SPLITS)
-    size = sum(2 * t.count_values(end) for end in ends)
-    size += 4 * t.count_values(POOLED)
+    size = sum(2 * t.network.count_values(end) for end in ends)
+    size += 4 * t.network.count_values(POOLED)
     each, before = t.time_frozen(IMAGE, *ends, POOLED)
-    return t.start + before + images * each, images * size
+    return t.network.start + before + images * each, images * size
 
 
 def estimate_head(t: Trials) -> tuple[float, int]:
-    from thaw.parts import LOGITS, POOLED, get_part
-
     head = t.p.head
-    model = get_part(t.head, POOLED, LOGITS)
-    step, first = t.time_training(model, head.batch_size)
+    step, first = t.network.time_head(t.classes, head.dropout, head.batch_size)
     steps = head.epochs * math.ceil(t.rows["train"] / head.batch_size)
-    return t.start + first + steps * step, 4 * model.count_params()
+    size = 4 * t.network.build_head(t.classes, head.dropout).count_params()
+    return time_import() + first + steps * step, size
 
 
 def estimate_prefix(t: Trials) -> tuple[float, int]:
@@ -293,60 +204,49 @@ def estimate_prefix(t: Trials) -> tuple[float, int]:
 
     cut, tap = t.plan.cut, find_tap(t.backbone)
     if t.plan.activations != CACHED:
-        return t.start, 0
+        return t.network.start, 0
     from_tap = t.p.extract.tap and is_behind(t.backbone, cut, tap)
     images = t.count_images(t.p.finetune.views, ("train", "validation"))
     each, before = t.time_frozen(tap if from_tap else IMAGE, cut)
-    size = images * 2 * t.count_values(cut)
-    return t.start + before + images * each, size
+    size = images * 2 * t.network.count_values(cut)
+    return t.network.start + before + images * each, size
 
 
 def estimate_finetune(t: Trials) -> tuple[float, int]:
-    from thaw.backend import make_deterministic
-    from thaw.folding import fold_normalization
-    from thaw.models import join_head
-    from thaw.parts import IMAGE, LOGITS, get_part
-    from thaw.plan import STREAMED, apply_plan
+    from thaw.parts import IMAGE
+    from thaw.plan import STREAMED
 
     finetune = t.p.finetune
     streamed = t.plan.activations == STREAMED and t.plan.cut != IMAGE
     frozen, before = (0.0, 0.0)
     if streamed:
         frozen, before = t.time_frozen(IMAGE, t.plan.cut)
-    apply_plan(t.backbone, t.plan, finetune.drop_connect_rate)
-    make_deterministic(0)
-    model = join_head(t.backbone, t.head)
-    suffix = fold_normalization(get_part(model, t.plan.cut, LOGITS))
-    step, first = t.time_training(suffix, finetune.batch_size)
+    step, first = t.network.time_thawed(
+        finetune.blocks,
+        finetune.drop_connect_rate,
+        t.classes,
+        t.p.head.dropout,
+        finetune.batch_size,
+    )
     image = step / finetune.batch_size
     # Forwards alone is a third of a step.
     epoch = t.rows["train"] * (image + frozen)
     epoch += t.rows["validation"] * (image / 3 + frozen)
+    head = t.network.build_head(t.classes, t.p.head.dropout)
     return (
-        t.start + before + first + finetune.epochs * epoch,
-        4 * model.count_params(),
+        t.network.start + before + first + finetune.epochs * epoch,
+        4 * (t.backbone.count_params() + head.count_params()),
     )
 
 
 def estimate_evaluate(t: Trials) -> tuple[float, int]:
     each, before = t.time_scoring()
-    return t.start + before + t.rows["test"] * each, t.rows["test"] * 200
+    seconds = t.network.start + before + t.rows["test"] * each
+    return seconds, t.rows["test"] * 200
 
 
 def estimate_report(t: Trials) -> tuple[float, int]:
-    return t.start + 3, 10**6
-
-
-def estimate_export(t: Trials) -> tuple[float, int]:
-    formats = t.p.export.formats
-    conversion = sum(CONVERSION[name] for name in formats)
-    conversion *= len(t.backbone.layers) / B0_LAYERS
-    images = 2 * len(formats) * t.rows["test"]  # packed and original
-    each, _ = t.time_scoring()
-    return (
-        t.start + conversion + 1.5 * images * each,
-        len(formats) * 4 * t.backbone.count_params(),
-    )
+    return t.network.start + 3, 10**6
 
 
 ESTIMATES: dict[str, Callable[[Trials], tuple[float, int]]] = {
@@ -357,44 +257,113 @@ ESTIMATES: dict[str, Callable[[Trials], tuple[float, int]]] = {
     "finetune": estimate_finetune,
     "evaluate": estimate_evaluate,
     "report": estimate_report,
-    "export": estimate_export,
 }
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one set of parameters comes to.
+
+    Attributes:
+        plan: the thaw plan.
+        costs: seconds and bytes of each stage that would run again, in order;
+            None of one that nobody can estimate.
+    """
+
+    plan: "thaw.plan.Plan"  # noqa: F821 (Keras would be imported too early)
+    costs: dict[str, tuple[float, int] | None]
+
+    @property
+    def total(self) -> tuple[float, int]:
+        known = [cost for cost in self.costs.values() if cost]
+        return sum(s for s, _ in known), sum(size for _, size in known)
+
+
+def make_forecast(
+    values: dict, p: params.Params, changed: set[str]
+) -> Forecast:
+    """What would run again and cost.
+
+    Args:
+        values, p: the parameters, plain and checked.
+        changed: stages that run again whatever the parameters.
+    """
+    rerun = list_reruns(values, changed)
+    trials = Trials(p, None if "prepare" in rerun else Dataset("data/prepared"))
+    costs = {}
+    for name in rerun:
+        costs[name] = None
+        if name in ESTIMATES:
+            seconds, size = ESTIMATES[name](trials)
+            costs[name] = seconds + OVERHEAD, size
+    return Forecast(trials.plan, costs)
 
 
 def main(set_param: list[str]) -> None:
     """Says what would be thawed and what would run again, and at what cost.
 
+    Args:
+        set_param: as `dvc exp run` takes it, sweeps included.
+
     Raises:
         InputError: where the parameters are wrong.
     """
-    values, p = set_params(set_param)
-    rerun = list_reruns(values)
-    prepared = None if "prepare" in rerun else Dataset("data/prepared")
-    trials = Trials(p, prepared)
-    say(*trials.plan.describe(), "")
-    if not rerun:
-        say("nothing would run again")
-        return
-    say(f"{'runs again':12}  {'about':>10}  {'writes about':>12}")
-    totals = 0.0, 0
-    for name in rerun:
-        seconds, size = ESTIMATES[name](trials)
-        seconds += OVERHEAD
-        totals = totals[0] + seconds, totals[1] + size
-        say_cost(name, seconds, size)
-    say_cost("all", *totals)
+    combinations = list_combinations(set_param)
+    wanted = [set_params(overrides) for overrides in combinations]
+    changed = find_changes()
+    if len(wanted) == 1:
+        say_stages(make_forecast(*wanted[0], changed))
+    else:
+        forecasts = (make_forecast(*one, changed) for one in wanted)
+        say_combinations(combinations, forecasts)
     say("", "what ran before with all the same comes from DVC's cache instead")
 
 
-def say_cost(name: str, seconds: float, size: int) -> None:
-    say(f"{name:12}  {format_seconds(seconds):>10}  {format_bytes(size):>12}")
+def say_stages(forecast: Forecast) -> None:
+    say(*forecast.plan.describe(), "")
+    if not forecast.costs:
+        say("nothing would run again")
+        return
+    say(f"{'runs again':12}  {'about':>10}  {'writes about':>12}")
+    for name, cost in (forecast.costs | {"all": forecast.total}).items():
+        seconds, size = describe_cost(cost)
+        say(f"{name:12}  {seconds:>10}  {size:>12}")
 
 
-def measure(run: Callable[[], object], least: float = 0.5) -> float:
-    """Seconds of one run, after a first one that does not count."""
-    run()
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < least:
-        run()
-        count += 1
-    return (time.perf_counter() - start) / count
+def say_combinations(
+    combinations: list[list[str]], forecasts: Iterable[Forecast]
+) -> None:
+    """A line for each, with the values in which they differ."""
+    names = [one.partition("=")[0] for one in combinations[0]]
+    rows = [[x.partition("=")[2] for x in one] for one in combinations]
+    varied = [i for i in range(len(names)) if len({r[i] for r in rows}) > 1]
+    heads = shorten([names[i] for i in varied])
+    widths = [
+        max(len(head), *(len(row[i]) for row in rows))
+        for i, head in zip(varied, heads, strict=True)
+    ]
+
+    def say_row(cells, seconds, size, cut, stages) -> None:
+        cells = [f"{x:{n}}" for x, n in zip(cells, widths, strict=True)]
+        say(f"{'  '.join(cells)}  {seconds:>8}  {size:>8}  {cut:12}  {stages}")
+
+    say_row(heads, "about", "writes", "cut behind", "runs again")
+    for row, forecast in zip(rows, forecasts, strict=True):
+        say_row(
+            [row[i] for i in varied],
+            *describe_cost(forecast.total),
+            forecast.plan.cut,
+            " ".join(forecast.costs) or "nothing",
+        )
+
+
+def shorten(names: list[str]) -> list[str]:
+    """Names of parameters without their sections, where no two are alike."""
+    short = [name.rpartition(".")[2] for name in names]
+    return short if len(set(short)) == len(short) else names
+
+
+def describe_cost(cost: tuple[float, int] | None) -> tuple[str, str]:
+    if cost is None:
+        return "unknown", "unknown"
+    return format_seconds(cost[0]), format_bytes(cost[1])

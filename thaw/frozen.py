@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from thaw.backend import has_accelerator, keras
+from thaw.backend import has_accelerator, keras, sees_gpu
 from thaw.engines import KerasEngine, Network, OpenVINOEngine
 
 
@@ -17,6 +17,7 @@ class FrozenNetwork(Network):
         precision: "float32", "bfloat16" or "auto", bfloat16 where the
             engine and the processor have it.
         dtype: of the input; conversion to float32 is part of the network.
+        asked_as: where a user says the precision.
 
     Attributes:
         input_bytes: of one row.
@@ -25,7 +26,13 @@ class FrozenNetwork(Network):
         InputError: where a precision is asked for that can't be had.
     """
 
-    def __init__(self, model: keras.Model, precision: str, dtype: str):
+    def __init__(
+        self,
+        model: keras.Model,
+        precision: str,
+        dtype: str,
+        asked_as: str = "extract.precision",
+    ):
         if can_use_openvino():
             size = OpenVINOEngine.batch_size
             engine = OpenVINOEngine(convert_to_openvino(model, dtype, size))
@@ -34,7 +41,7 @@ class FrozenNetwork(Network):
         super().__init__(engine, [x.shape[1:] for x in model.outputs])
         if precision == "auto":
             precision = self.precisions[-1]
-        self.check_precision(precision)
+        self.check_precision(precision, name=asked_as)
         self.precision = precision
         shape = model.input_shape[1:]
         self.input_bytes = math.prod(shape) * np.dtype(dtype).itemsize
@@ -42,11 +49,8 @@ class FrozenNetwork(Network):
 
 def can_use_openvino() -> bool:
     """Whether OpenVINO is there and Keras, on TensorFlow, sees no GPU."""
-    if keras.backend.backend() != "tensorflow" or not find_spec("openvino"):
-        return False
-    import tensorflow
-
-    return not tensorflow.config.list_physical_devices("GPU")
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    return on_tensorflow and bool(find_spec("openvino")) and not sees_gpu()
 
 
 def convert_to_openvino(model: keras.Model, dtype: str, batch_size: int):

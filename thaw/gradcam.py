@@ -12,7 +12,14 @@ from thaw.parts import IMAGE, LOGITS, get_part
 
 TOP = "top_activation"  # the last convolution's, in every variant
 
+STRIDE = 32  # pixels between its positions, in every variant
+
 STRENGTH = 0.65  # of the colour where the heat is greatest
+
+
+def count_positions(image_size: int) -> int:
+    """Of the last convolution along a side of the image."""
+    return -(-image_size // STRIDE)
 
 
 def map_heat(

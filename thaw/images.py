@@ -3,16 +3,29 @@
 import hashlib
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageOps
 
 # Of pictures that are large, or whose EXIF is broken: they are read anyway.
 warnings.filterwarnings("ignore", module="PIL")
 
-# EPS is a program, which Pillow has Ghostscript run.
+# Pillow's own formats come first. Each thread decodes a picture of its own.
 Image.init()
+pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
+
+# EPS is a program, which Pillow has Ghostscript run.
 FORMATS = [name for name in Image.ID if name != "EPS"]
+
+# Pillow knows these, and reads none of them.
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}
+SUFFIXES = {
+    suffix
+    for suffix, name in Image.registered_extensions().items()
+    if name in Image.OPEN and name not in STUBS
+}
 
 PHOTOMETRIC = 262  # the tag of a TIFF; 0: white is zero
 
@@ -31,6 +44,23 @@ def decode_image(data: bytes) -> Image.Image:
         if image.mode.startswith("I;16") or image.format == "PPM":
             return convert_deep(upright, inverted=tags.get(PHOTOMETRIC) == 0)
         return convert_image(upright)
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file is meant to be a picture, whole or not.
+
+    Its suffix says so, or, where Pillow does not know that, its first bytes.
+    """
+    _, dot, suffix = str(path).rpartition(".")
+    if (dot + suffix).lower() in SUFFIXES:
+        return True
+    with Path(path).open("rb") as file:
+        head = file.read(16)  # as many as Pillow's formats ask for
+    # Text may begin as a picture does, "BM" or "P1", but for these.
+    if len(head) < 16 or not any(byte < 9 or 13 < byte < 32 for byte in head):
+        return False
+    accepting = [Image.OPEN[name][1] for name in FORMATS if name not in STUBS]
+    return any(accept(head) for accept in accepting if accept)
 
 
 def describe_failure(error: Exception) -> str:

@@ -21,10 +21,11 @@ def score_predictions(
         probabilities: (n, classes), rows summing to 1.
         labels: (n,) int.
         temperature: that calibrates them, fitted on other images.
-        top_k: for top-k accuracy; all classes where there are fewer.
+        top_k: for top-k accuracy, where there are more classes than that.
 
     Returns:
-        accuracy with its 95 % interval (Wilson's), top-k accuracy, macro F1,
+        accuracy with its 95 % interval (Wilson's), top-k accuracy unless it
+        would be 1 whatever the model says, macro F1,
         loss (mean negative log probability) and ece (expected calibration
         error), these two as calibrated by the temperature as well.
     """
@@ -35,13 +36,16 @@ def score_predictions(
     hits = int((predicted == labels).sum())
     interval = binomtest(hits, len(labels)).proportion_ci(0.95, "wilson")
     classes = np.arange(probabilities.shape[1])
-    ranks = rank_labels(probabilities, labels)
+    top = {}
+    if top_k < len(classes):
+        ranks = rank_labels(probabilities, labels)
+        top[f"top{top_k}"] = float(np.mean(ranks <= top_k))
     calibrated = calibrate(probabilities, temperature)
     return {
         "accuracy": hits / len(labels),
         "accuracy_ci_low": float(interval.low),
         "accuracy_ci_high": float(interval.high),
-        f"top{top_k}": float(np.mean(ranks <= top_k)),
+        **top,
         "macro_f1": float(
             f1_score(labels, predicted, average="macro", zero_division=0)
         ),

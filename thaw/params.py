@@ -2,24 +2,23 @@
 
 import difflib
 import json
+import os
 import re
+import subprocess
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from thaw.errors import InputError
+from thaw.files import read_yaml
 from thaw.variants import VARIANTS
 
-
-def _parse_number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-05, which DVC writes, as a string."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+# The checkpoint in Git, made for trying the pipeline.
+CHARACTERS = "efficientnetb0-characters-64px.weights.h5"
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Any:
@@ -37,7 +36,6 @@ def one_of(*values: str) -> Any:
     return Field(description=", ".join(values[:-1]) + f" or {values[-1]}")
 
 
-Number = Annotated[float, BeforeValidator(_parse_number)]
 Text = Annotated[str, Field(min_length=1, description="a text")]
 Flag = Annotated[bool, Field(description="true or false")]
 # NumPy and Keras take no larger one.
@@ -46,9 +44,9 @@ Seed = Annotated[
 ]
 Count = Annotated[int, whole(1)]
 Views = Annotated[int, whole(1, 1000)]
-Share = Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
-Rate = Annotated[Number, number("over 0", gt=0)]
-Dropout = Annotated[Number, number("from 0 to under 1", ge=0, lt=1)]
+Share = Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
+Rate = Annotated[float, number("over 0", gt=0)]
+Dropout = Annotated[float, number("from 0 to under 1", ge=0, lt=1)]
 
 
 ClassWeight = Annotated[Literal["none", "balanced"], one_of("none", "balanced")]
@@ -63,6 +61,7 @@ class Prepare(Section):
         "digits", "folder", "tfds"
     )
     path: Text
+    classes: Literal["first", "leaf"] = one_of("first", "leaf")
     name: Annotated[str | None, Field(description="a text or null")]
     data_dir: Annotated[str | None, Field(description="a text or null")]
     image_size: Annotated[
@@ -81,6 +80,12 @@ class Prepare(Section):
         "remove", "keep", "fail"
     )
 
+    @property
+    def data(self) -> str:
+        """What names the images: a folder, a set of TFDS, or digits."""
+        names = {"folder": self.path, "tfds": self.name or ""}
+        return names.get(self.source, self.source)
+
 
 class Backbone(Section):
     name: Literal[*VARIANTS] = one_of(*VARIANTS)
@@ -92,10 +97,10 @@ class Backbone(Section):
 
 class Augment(Section):
     seed: Seed
-    rotation: Annotated[Number, number("from 0 to 0.5", ge=0, le=0.5)]
-    translation: Annotated[Number, number("from 0 to 1", ge=0, le=1)]
+    rotation: Annotated[float, number("from 0 to 0.5", ge=0, le=0.5)]
+    translation: Annotated[float, number("from 0 to 1", ge=0, le=1)]
     horizontal_flip: Flag
-    contrast: Annotated[Number, number("from 0 to 1", ge=0, le=1)]
+    contrast: Annotated[float, number("from 0 to 1", ge=0, le=1)]
 
 
 class Extract(Section):
@@ -141,7 +146,7 @@ class Export(Section):
     formats: list[Format] = Field(
         description="a list of keras, saved_model, onnx, litert, openvino"
     )
-    tolerance: Annotated[Number, number("over 0 and under 1", gt=0, lt=1)]
+    tolerance: Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
 
 
 class Params(Section):
@@ -161,6 +166,19 @@ class Params(Section):
         own = VARIANTS[self.backbone.name].image_size
         return self.prepare.image_size or own
 
+    @property
+    def warning_of_characters(self) -> str | None:
+        """A sentence where photographs meet the bundled checkpoint."""
+        bundled = Path(self.backbone.file).name == CHARACTERS
+        if not bundled or self.backbone.weights != "file":
+            return None
+        if self.prepare.source == "digits":
+            return None
+        return (
+            "the bundled checkpoint has seen printed characters only; for "
+            "photographs, backbone.weights=imagenet"
+        )
+
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Reads and checks all parameters.
@@ -168,32 +186,70 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises:
         InputError: naming the first wrong key, its value and what is allowed.
     """
+    values = read_yaml(path)
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        check_keys(values)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} can't be read: {reason}") from error
+        return check_values(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}{_tell_way_back(path)}") from error
+
+
+def check_values(values: Any) -> Params:
+    """Parameters, from what a params.yaml holds.
+
+    Raises:
+        InputError: naming the first wrong key, its value and what is allowed.
+    """
     try:
+        for key in _list_keys(values):
+            if not isinstance(key, str):
+                raise InputError(f"{key!r} is no name of a parameter")
         params = Params.model_validate(values)
     except ValidationError as error:
         # A misspelt key is missing too: name the misspelling.
         errors = error.errors()
         errors.sort(key=lambda e: e["type"] != "extra_forbidden")
-        raise InputError(f"{path}: {_describe(errors[0], values)}") from error
+        raise InputError(_describe(errors[0], values)) from error
     except RecursionError as error:
-        raise InputError(f"{path} holds itself") from error
+        raise InputError("it holds itself") from error
     for problem in _find_contradictions(params):
-        raise InputError(f"{path}: {problem}")
+        raise InputError(problem)
     return params
 
 
-def check_keys(values: Any) -> None:
-    """Raises ValueError for keys that YAML reads as something else."""
+def check_name(name: str) -> None:
+    """Raises InputError where no parameter or section has this name."""
+    model, keys = Params, name.split(".")
+    for place, key in enumerate(keys, start=1):
+        known = getattr(model, "model_fields", None)
+        if known is None:
+            raise InputError(f"{name} is no parameter")
+        if key not in known:
+            raise InputError(_suggest(".".join(keys[:place]), key, known))
+        model = known[key].annotation
+
+
+def _list_keys(values: Any) -> Iterator[Any]:
     for key, value in values.items() if isinstance(values, dict) else ():
-        if not isinstance(key, str):
-            raise ValueError(f"{key!r} is no name of a parameter")
-        check_keys(value)
+        yield key
+        yield from _list_keys(value)
+
+
+def _tell_way_back(path: str | Path) -> str:
+    """How to undo what `-S` left, where the file is not as Git has it.
+
+    Empty in the copy of the workspace in which a queued experiment runs.
+    """
+    folder, name = Path(path).absolute().parent, Path(path).name
+    if Path(os.environ.get("DVC_ROOT", folder)) != folder:
+        return ""
+    command = ["git", "-C", f"{folder}", "diff", "--quiet", "--", name]
+    with suppress(FileNotFoundError):  # no Git
+        if subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1:
+            return (
+                f" (what -S sets stays in {name}; `git checkout {name}` brings "
+                "back the committed one)"
+            )
+    return ""
 
 
 def _describe(error: dict, values: Any) -> str:
@@ -206,10 +262,7 @@ def _describe(error: dict, values: Any) -> str:
         values = values[section]
     known = model.model_fields
     if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(key), known, n=1)
-        if close:
-            return f"{name} is no parameter; did you mean {close[0]}?"
-        return f"{name} is no parameter; allowed: {', '.join(known)}"
+        return _suggest(name, key, known)
     allowed = (key in known and known[key].description) or "a section of keys"
     if error["type"] == "missing":
         return f"{name} is missing; allowed: {allowed}"
@@ -217,6 +270,13 @@ def _describe(error: dict, values: Any) -> str:
         allowed += f", at most {error['ctx']['le']}"
     value = values[key] if keys[0] != "the file" else values
     return f"{name} is {_quote(value)}; allowed: {allowed}"
+
+
+def _suggest(name: str, key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    if close:
+        return f"{name} is no parameter; did you mean {close[0]}?"
+    return f"{name} is no parameter; allowed: {', '.join(known)}"
 
 
 def _quote(value: Any) -> str:
@@ -234,12 +294,38 @@ def is_there(path: str) -> bool:
         return False
 
 
+def _expand(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # nobody's home
+        return "/absolute/path"
+
+
+def _explain_copy(path: str) -> str:
+    """What to do where an experiment's copy of the workspace lacks a path."""
+    workspace = Path(os.environ.get("DVC_ROOT", "."))  # whoever started it
+    if workspace.resolve() == Path.cwd() or not is_there(workspace / path):
+        return ""
+    return (
+        f" in this copy of the workspace: `dvc add {path}` and commit "
+        f"{path}.dvc, or give an absolute path"
+    )
+
+
 def _find_contradictions(params: Params):
     """Yields what is wrong with parameters that are right one by one."""
     prepare, finetune = params.prepare, params.finetune
     # DVC would find out after it removed earlier results.
+    if prepare.path[0] == "~":
+        yield (
+            f"prepare.path is {_quote(prepare.path)}, and DVC knows no ~; "
+            f"allowed: {_quote(_expand(prepare.path))}"
+        )
     if not is_there(prepare.path):
-        yield f"prepare.path is {_quote(prepare.path)}, which is not there"
+        yield (
+            f"prepare.path is {_quote(prepare.path)}, which is not there"
+            f"{_explain_copy(prepare.path)}"
+        )
     elif prepare.source == "folder" and not Path(prepare.path).is_dir():
         yield f"prepare.path is {prepare.path}; allowed: a folder"
     if (

@@ -16,10 +16,10 @@ from thaw.console import progress
 from thaw.errors import InputError
 from thaw.exports import scale_logits
 from thaw.files import TableWriter
+from thaw.folders import list_images
 from thaw.frozen import FrozenNetwork
 from thaw.images import decode_image, describe_failure, resize_image
 from thaw.models import load_model, read_about
-from thaw.sources import list_files
 
 CHUNK = 1024  # files whose predictions are held at a time
 
@@ -54,10 +54,14 @@ class Classifier:
             probabilities (n, classes).
 
     Raises:
-        InputError: where it is none that takes images.
+        InputError: where it is not there, or none that takes images.
     """
 
     def __init__(self, path: str | Path, precision: str):
+        if not Path(path).exists():
+            raise InputError(f"{path} is not there")
+        if Path(path).suffix != ".keras":
+            raise InputError(f"{path}: predict reads .keras files only")
         about = read_about(path)
         if "image_size" not in about:
             raise InputError(f"{path} takes features, not images")
@@ -71,7 +75,9 @@ class Classifier:
         else:
             model = load_model(path, self._shape, len(self.classes))
             network = scale_logits(model, about)
-        self.network = FrozenNetwork(network, precision, "uint8")
+        self.network = FrozenNetwork(
+            network, precision, "uint8", asked_as="--precision"
+        )
 
     def predict(
         self, files: list[str], top_k: int, threshold: float
@@ -116,10 +122,11 @@ class Classifier:
 
 
 def list_pictures(paths: Iterable[str]) -> list[str]:
-    """Files as they are, and what lies in folders, hidden files left out."""
+    """Files as they are, and the images in folders, hidden ones left out."""
     found = []
     for path in paths:
-        found += list_files(Path(path))[0] if Path(path).is_dir() else [path]
+        inner = Path(path).is_dir()
+        found += list_images(path, below=True) if inner else [path]
     return found
 
 

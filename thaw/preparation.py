@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from thaw.checkpoints import Checkpoint
-from thaw.console import say
+from thaw.console import format_count, list_some, say
+from thaw.copies import find_copies
 from thaw.decoding import Rows, decode_images
 from thaw.errors import InputError
 from thaw.files import ArrayWriter, write_json, write_table
 from thaw.selection import Selection, select_images
 from thaw.sources import Source
-from thaw.splits import SPLITS
+from thaw.splits import SPLITS, TRAIN
 
 # More unreadable images than this share mean that the source is not what its
 # owner thinks it is.
@@ -67,7 +68,7 @@ def prepare_dataset(
     if len(source.classes) < 2:
         found = ", ".join(source.classes) or "none"
         raise InputError(f"two classes or more are needed; found: {found}")
-    say(*(f"ignored {name}" for name in source.ignored))
+    say(*source.notes)
     # Once as decoded, once split, once in DVC's cache.
     size = source.size * 3 * image_size**2
     checkpoint.check_room(3 * size, "a smaller prepare.image_size needs less")
@@ -81,6 +82,7 @@ def prepare_dataset(
     shares = {"test": test, "validation": validation}
     selection = select_images(
         rows,
+        find_copies(rows.pictures, rows.open_fingerprints()),
         {s: share for s, share in shares.items() if s not in source.splits},
         duplicates,
     )
@@ -97,12 +99,14 @@ def prepare_dataset(
         members = selection.used & (selection.splits == code)
         write_split(folder, rows, split, members)
     write_json(folder / "classes.json", source.classes)
-    say(*describe_selection(selection))
+    say(*describe_selection(selection), *find_gaps(rows, selection))
+    removed = selection.splits[selection.removed]
     counts = {
         "bad_images": len(rows.bad),
         "duplicates_across_splits": len(selection.leaks),
         "duplicates_across_classes": len(selection.conflicts),
-        "removed_from_train": len(selection.removed),
+        "removed_from_train": int((removed == TRAIN).sum()),
+        "removed_from_validation": int((removed != TRAIN).sum()),
         "left_out": len(selection.left_out) + len(selection.straddlers),
     }
     checkpoint.write(counts=counts)
@@ -125,25 +129,60 @@ def describe_groups(rows: Rows, group: str) -> str:
 
 def describe_selection(selection: Selection) -> Iterator[str]:
     yield from selection.exceptions
+    total = len(selection.used)
+    if selection.leaks:
+        removed = selection.splits[selection.removed]
+        gone = [
+            f"{format_count(int(count), 'image')} removed from {split}"
+            for code, split in enumerate(SPLITS)
+            if (count := (removed == code).sum())
+        ]
+        pairs = format_count(len(selection.leaks), "pair")
+        yield f"copies in two splits: {pairs}, {', '.join(gone) or 'all kept'}"
+    if selection.conflicts:
+        pairs = format_count(len(selection.conflicts), "pair")
+        images = format_count(len(selection.left_out), "image")
+        kept = sum(
+            selection.decide(pair) == "kept" for pair in selection.conflicts
+        )
+        kept = f", {format_count(kept, 'pair')} kept" if kept else ""
+        yield f"copies under two labels: {pairs}, {images} left out{kept}"
     if selection.pairs:
+        yield "data/prepared/duplicates.csv lists these pairs"
+    together = selection.together[selection.together >= 0]
+    sets, sizes = np.unique(together, return_counts=True)
+    if len(sets):
         yield (
-            f"copies: {len(selection.leaks)} pairs in two splits, "
-            f"{len(selection.removed)} images removed from train; "
-            f"{len(selection.conflicts)} pairs under two labels, "
-            f"{len(selection.left_out)} images left out; see duplicates.csv"
+            f"copies kept together: {format_count(len(together), 'image')} in "
+            f"{format_count(len(sets), 'set')}, each cut as one"
         )
     gone = len(selection.removed) + len(selection.left_out)
-    if gone > MANY_COPIES * len(selection.used):
+    if max(gone, sizes.max(initial=0)) > MANY_COPIES * total:
         yield (
-            f"warning: {gone} of {len(selection.used)} images are gone as "
-            "copies; if they only look alike, as where one camera sees one "
-            "scene, prepare.duplicates: keep is right"
+            f"warning: {gone:,} of {total:,} images are gone as copies, and "
+            f"up to {sizes.max(initial=0):,} are cut as one; if they only look "
+            "alike, as where one camera sees one scene, prepare.duplicates: "
+            "keep is right"
         )
     if len(selection.straddlers):
+        left = format_count(len(selection.straddlers), "image")
         yield (
-            f"{len(selection.straddlers)} images left out, as their group "
-            "lies in another split; see quarantine.csv"
+            f"{left} left out, the group lying in another split; see "
+            "data/prepared/quarantine.csv"
         )
+
+
+def find_gaps(rows: Rows, selection: Selection) -> Iterator[str]:
+    """Yields warnings of classes that validation or test has no image of."""
+    for code, split in enumerate(SPLITS):
+        there = rows.labels[selection.used & (selection.splits == code)]
+        count = np.bincount(there, minlength=len(rows.classes))
+        lacking = [rows.classes[label] for label in np.flatnonzero(count == 0)]
+        if lacking:
+            yield (
+                f"warning: {len(lacking)} of {len(rows.classes)} classes have "
+                f"no image in {split}: {list_some(lacking, 5)}"
+            )
 
 
 def check_bad_images(bad: list[tuple], good: int, bad_images: str) -> None:

@@ -1,8 +1,10 @@
 """The report: what the stages wrote, gathered and laid out as one page."""
 
 import base64
+import hashlib
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,9 +21,11 @@ from thaw.charts import (
     draw_gain,
     draw_reliability,
 )
+from thaw.comparison import HEAD_SHIPPED
+from thaw.console import format_count
 from thaw.dataset import Dataset
 from thaw.files import new_file, read_table
-from thaw.gradcam import map_heat, paint_heat
+from thaw.gradcam import count_positions, map_heat, paint_heat
 from thaw.images import resize_image
 from thaw.models import load_model
 from thaw.params import Params
@@ -29,20 +33,22 @@ from thaw.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
 from thaw.rendering import render
 from thaw.splits import SPLITS
 from thaw.variants import VARIANTS
+from thaw.verdict import MODELS, describe_verdict, suggest_depth
 
-MODELS = ("head", "finetuned")
 MOST_ERRORS = 24
+MOST_FIGURES = 6  # of errors or copies, before a click
 MOST_CONFUSIONS = 10
 MOST_LISTED = 50  # bad images, pairs of copies
+LEAST_POSITIONS = 4  # of a heat map along a side; fewer show no place
 MOST_CELLS = 25  # classes in a table of confusions, or shown before a click
+MOST_WHOLE = 12  # letters at the end of a path that stay on one line
 SIDE = 160  # pixels of a thumbnail
 
-# Scores by their keys in metrics/evaluate.json: name, whether a difference
+# Scores by their keys in the details of `evaluate`: name, whether a difference
 # means something, and which way is up.
 SCORES = {
     "accuracy": ("Accuracy", True, "higher is better"),
-    "accuracy_ci_low": ("Accuracy, 95 % interval, from", False, ""),
-    "accuracy_ci_high": ("Accuracy, 95 % interval, to", False, ""),
+    "accuracy_ci_low": ("Accuracy, 95 % interval", False, ""),
     "macro_f1": ("F1, mean over classes", True, "higher is better"),
     "loss": ("Log loss", True, "lower is better"),
     "ece": ("Expected calibration error", True, "lower is better"),
@@ -80,7 +86,6 @@ def write_report(
     reliability: str | Path,
     counts: str | Path,
     augmented: str | Path,
-    duplicates: str | Path,
 ) -> None:
     """Writes the page; the same results give the same bytes.
 
@@ -89,51 +94,63 @@ def write_report(
         params: of the run.
         dataset: whose test images the predictions are of, in their order.
         plan: what was thawed.
-        model: file of the fine-tuned model, for Grad-CAM.
-        metrics: stage to its metrics: prepare, head, finetune, evaluate.
+        model: file of the shipped model, for its digest and Grad-CAM.
+        metrics: stage to its details: prepare, head, finetune, evaluate.
         predictions: a CSV with a row for each test image.
         curves: phase (head, finetune) to a CSV with a row for each epoch.
         scores, reliability, counts: CSVs of both models and all classes.
-        augmented, duplicates: PNGs.
+        augmented: a PNG.
     """
     rows = list(read_table(predictions))
     matrix = count_confusions(rows, dataset.classes)
-    evaluate = metrics["evaluate"]
+    evaluate, finetune = metrics["evaluate"], metrics["finetune"]
+    models = name_models(evaluate)
+    total = VARIANTS[params.backbone.name].blocks
     page = render(
         "report.html",
         FILTERS,
-        verdict=describe_verdict(
-            evaluate, metrics["finetune"], params.finetune.blocks
-        ),
+        verdict=describe_verdict(evaluate, finetune, params.finetune.blocks),
+        depth=suggest_depth(evaluate, finetune, total),
+        models=models,
+        warning=params.warning_of_characters,
+        weights=name_weights(params.backbone.weights, params.backbone.file),
+        image_size=dataset.image_size,
+        digest=shorten_digest(model),
+        model=model,
         params=params.model_dump(exclude={"export"}),
         plan=plan,
         origin=ORIGINS[plan.activations],
         metrics=metrics,
-        source=name_source(**params.prepare.model_dump()),
-        total_blocks=VARIANTS[params.backbone.name].blocks,
+        source=params.prepare.data,
+        total_blocks=total,
         classes=dataset.classes,
         changes=count_changes(rows),
         gain=draw_gain(
             *(evaluate[key] for key in ("gain", "gain_ci_low", "gain_ci_high"))
-        ),
-        scores=list_scores(evaluate),
-        curves=draw_phases(curves, metrics),
+        )
+        if "head" in models
+        else None,
+        scores=list_scores(evaluate, models),
+        curves=draw_phases(curves),
         matrix=matrix.tolist(),
         heat_map=draw_confusion(matrix, dataset.classes)
         if len(dataset.classes) > MOST_CELLS
         else None,
         confusions=list_confusions(matrix, dataset.classes),
         recalls=list_classes(scores),
-        reliability=draw_bins(reliability),
+        reliability=draw_bins(reliability, models),
         wrong=sum(row["actual"] != row["finetuned"] for row in rows),
         errors=show_errors(rows, dataset, model),
+        positions=count_positions(dataset.image_size),
+        least_positions=LEAST_POSITIONS,
         counts=list_counts(counts),
         splits=SPLITS,
         augmented=embed_file(augmented),
         quarantine=list_lines(dataset.folder / "quarantine.csv"),
         copies=list_lines(dataset.folder / "duplicates.csv"),
-        duplicates=embed_file(duplicates),
+        pairs=show_pairs(dataset),
         most=MOST_CELLS,
+        most_figures=MOST_FIGURES,
     )
     with new_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -150,45 +167,41 @@ def format_signed(value: float) -> str:
     return format_decimal(value, "+" if value else "")
 
 
+def cut_path(path: str) -> list[str]:
+    """Pieces between which a line may break; the last ends the file's name."""
+    *pieces, last = re.findall(r"[^/_ -]*[/_ -]|[^/_ -]+$", path) or [""]
+    if len(last) > 2 * MOST_WHOLE:
+        pieces.append(last[:-MOST_WHOLE])
+        last = last[-MOST_WHOLE:]
+    return [*pieces, last]
+
+
 # What the page calls them.
 FILTERS = {
+    "count": format_count,
     "decimal": format_decimal,
     "signed": format_signed,
     "json": partial(json.dumps, ensure_ascii=False),
     "repr": repr,
+    "pieces": cut_path,
 }
 
 
-def name_source(source: str, path: str, name: str | None, **_: Any) -> str:
-    return {"folder": path, "tfds": name}.get(source, source)
+def name_weights(weights: str | None, file: str) -> str:
+    return {"file": file, "imagenet": "ImageNet"}.get(weights, "none: random")
 
 
-def describe_verdict(
-    evaluate: Mapping, finetune: Mapping, blocks: int | str
-) -> str:
-    """Whether fine-tuning helped, in one sentence."""
-    if blocks == "all":
-        did = f"fine-tuning all {finetune['blocks']} blocks and the stem"
-    elif blocks == 0:
-        did = "training the head further"
-    else:
-        did = f"fine-tuning {blocks} block{'s' * (blocks > 1)}"
-    images = f"{evaluate['n']:,} test image{'s' * (evaluate['n'] > 1)}"
-    before, after = (evaluate[name]["accuracy"] for name in MODELS)
-    if finetune["shipped"] == "head":
-        return (
-            f"No epoch of {did} beat the head alone on validation, so the head "
-            f"alone is shipped: {after:.3f} accuracy on {images}."
-        )
-    scores = f"{after:.3f} against {before:.3f} accuracy"
-    did = did[0].upper() + did[1:]
-    return {
-        "better": f"{did} helped: {scores} on {images}.",
-        "worse": f"{did} did harm: {scores} on {images}.",
-        "within noise": (
-            f"{did} makes no difference that {images} can show: {scores}."
-        ),
-    }[evaluate["gain_verdict"]]
+def name_models(evaluate: Mapping) -> dict[str, str]:
+    """Models that differ, and what the page calls them."""
+    if evaluate["gain_verdict"] == HEAD_SHIPPED:
+        return {"finetuned": "Head alone, shipped"}
+    return {"head": "Head alone", "finetuned": "Fine-tuned"}
+
+
+def shorten_digest(path: str | Path) -> str:
+    """The first digits of what dvc.lock has of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()[:8]
 
 
 def count_changes(rows: Sequence[Row]) -> dict[str, int]:
@@ -206,34 +219,39 @@ def count_changes(rows: Sequence[Row]) -> dict[str, int]:
     return changes
 
 
-def list_scores(evaluate: Mapping) -> list[dict]:
-    """A row for each score that both models have."""
+def list_scores(evaluate: Mapping, models: Mapping) -> list[dict]:
+    """A row for each score; an interval is one."""
     rows = []
-    for key in evaluate["head"]:
+    for key in evaluate["finetuned"]:
+        if key == "accuracy_ci_high":
+            continue
         name, comparable, note = SCORES.get(
-            key, (key, True, "higher is better" if key[:3] == "top" else "")
+            key,
+            (f"Top-{key[3:]} accuracy", True, "higher is better"),
         )
-        values = {model: evaluate[model][key] for model in MODELS}
-        difference = values["finetuned"] - values["head"]
+        keys = [key]
+        if key == "accuracy_ci_low":
+            keys.append("accuracy_ci_high")
         rows.append(
             {
-                "key": key,
                 "name": name,
                 "note": note,
-                "values": values,
-                "difference": difference if comparable else None,
+                "values": {
+                    model: {k: evaluate[model][k] for k in keys}
+                    for model in models
+                },
+                "difference": evaluate["finetuned"][key] - evaluate["head"][key]
+                if comparable and "head" in models
+                else None,
             }
         )
     return rows
 
 
-def draw_phases(
-    curves: Mapping[str, str | Path], metrics: Mapping[str, dict]
-) -> dict[str, str]:
+def draw_phases(curves: Mapping[str, str | Path]) -> dict[str, str]:
     tables = {phase: list(read_table(path)) for phase, path in curves.items()}
-    best = {phase: metrics[phase]["best_epoch"] for phase in curves}
     return {
-        title: draw_curves(title, title.lower(), tables, best)
+        title: draw_curves(title, title.lower(), tables)
         for title in ("Accuracy", "Loss")
     }
 
@@ -287,12 +305,11 @@ def list_classes(path: str | Path) -> list[dict]:
     return sorted(rows, key=lambda row: row["f1"])
 
 
-def draw_bins(path: str | Path) -> dict[str, str]:
+def draw_bins(path: str | Path, models: Mapping[str, str]) -> dict[str, str]:
     """A reliability diagram of each model."""
     bins = defaultdict(list)
     for row in read_table(path):
         bins[row["model"]].append(row)
-    titles = {"head": "Head alone", "finetuned": "Fine-tuned"}
     return {
         name: draw_reliability(
             name,
@@ -302,19 +319,20 @@ def draw_bins(path: str | Path) -> dict[str, str]:
                 "calibrated": bins[f"{name}, calibrated"],
             },
         )
-        for name, title in titles.items()
+        for name, title in models.items()
     }
 
 
 def show_errors(
     rows: Sequence[Row], dataset: Dataset, model: str | Path
 ) -> list[dict]:
-    """The errors of greatest confidence, with pictures and Grad-CAM.
+    """The errors of greatest confidence, with pictures, and Grad-CAM where it
+    has positions enough.
 
     Args:
         rows: of all test images, in the dataset's order.
         dataset: holds the images.
-        model: file of the model that errs; not read where it does not.
+        model: file of the model that errs; loaded for Grad-CAM alone.
     """
     wrong = [
         i for i, row in enumerate(rows) if row["actual"] != row["finetuned"]
@@ -323,23 +341,36 @@ def show_errors(
     wrong = wrong[:MOST_ERRORS]
     if not wrong:
         return []
-    classes = dataset.classes
-    images = dataset.open_images("test")
-    network = load_model(model, images.shape[1:], len(classes))
-    images = images[wrong]
-    predicted = [classes.index(rows[i]["finetuned"]) for i in wrong]
-    heat = map_heat(network, images, np.array(predicted))
+    images = dataset.open_images("test")[wrong]
+    heat = [None] * len(wrong)
+    if count_positions(dataset.image_size) >= LEAST_POSITIONS:
+        classes = dataset.classes
+        network = load_model(model, images.shape[1:], len(classes))
+        predicted = [classes.index(rows[i]["finetuned"]) for i in wrong]
+        heat = map_heat(network, images, np.array(predicted))
     return [
         {
             **rows[i],
             "probability": float(rows[i]["finetuned_calibrated"]),
             "image": embed_image(thumbnail),
-            "heat": embed_image(paint_heat(thumbnail, warmth)),
-            "positions": " × ".join(map(str, warmth.shape)),  # noqa: RUF001
+            "heat": None
+            if warmth is None
+            else embed_image(paint_heat(thumbnail, warmth)),
         }
         for i, warmth, thumbnail in zip(
             wrong, heat, map(make_thumbnail, images), strict=True
         )
+    ]
+
+
+def show_pairs(dataset: Dataset) -> list[dict]:
+    """The first pairs of copies, with pictures."""
+    return [
+        {
+            **about,
+            "images": [embed_image(make_thumbnail(image)) for image in images],
+        }
+        for about, images in dataset.read_duplicates()
     ]
 
 

@@ -1,10 +1,11 @@
-"""This run against another Git revision or DVC experiment, image by image."""
+"""Two runs, of Git revisions or DVC experiments, compared image by image."""
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -45,6 +46,77 @@ def open_at(path: str, rev: str) -> Iterator[TextIO]:
         ) from error
 
 
+def read_run(
+    rev: str | None, model: str
+) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """What `read_hits` says of a run.
+
+    Args:
+        rev: a Git revision or a DVC experiment; None: the workspace.
+        model: one of the run's.
+
+    Raises:
+        InputError: where the run has no predictions, or none of the model.
+    """
+    if rev is not None:
+        with open_at(PREDICTIONS, rev) as file:
+            return read_hits(file, model)
+    if not Path(PREDICTIONS).exists():
+        raise InputError(f"{PREDICTIONS} is not there; `dvc repro` makes it")
+    with Path(PREDICTIONS).open(encoding="utf-8", newline="") as file:
+        return read_hits(file, model)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The test images that two runs have, under the same label.
+
+    Attributes:
+        classes: (n,) str, of each.
+        before, after: (n,) int, where they stand in each run.
+        relabelled: how many more both have, under other labels.
+    """
+
+    classes: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    relabelled: int
+
+
+def match_images(
+    before: list[tuple[str, str]], after: list[tuple[str, str]]
+) -> Shared:
+    """Finds each image of one run in another.
+
+    A picture that a test set holds several times counts as often as both do.
+
+    Args:
+        before, after: id and class of every image.
+    """
+    one, other = number_copies(before), number_copies(after)
+    shared = sorted(one.keys() & other.keys())
+    # What one has and the other has not may be there under another label.
+    left = {identity for identity, *_ in one.keys() - other.keys()}
+    right = {identity for identity, *_ in other.keys() - one.keys()}
+    return Shared(
+        classes=np.array([name for _, name, _ in shared], str),
+        before=np.array([one[key] for key in shared], int),
+        after=np.array([other[key] for key in shared], int),
+        relabelled=len(left & right),
+    )
+
+
+def number_copies(
+    images: list[tuple[str, str]],
+) -> dict[tuple[str, str, int], int]:
+    """Where each image stands, by id, class and how many alike came before."""
+    seen, places = Counter(), {}
+    for place, image in enumerate(images):
+        places[*image, seen[image]] = place
+        seen[image] += 1
+    return places
+
+
 def compare_classes(
     classes: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> Iterator[tuple[str, Comparison, float]]:
@@ -80,41 +152,55 @@ def describe(comparison: Comparison, p_value: float | None = None) -> dict:
     }
 
 
-def main(rev: str, model: str, json_output: bool) -> None:
-    """Says whether this run is better, worse, or within noise.
+def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
+    """Says whether a run is better than another, worse, or within noise.
+
+    Args:
+        rev: the earlier run, a Git revision or a DVC experiment.
+        other: the later one; None: the workspace's.
+        model: which of each run's models.
+        json_output: for programs.
 
     Raises:
-        InputError: where one of the two has no predictions, or their test
-            sets differ.
+        InputError: where one of the two has no predictions, or they have no
+            test image in common.
     """
-    if not Path(PREDICTIONS).exists():
-        raise InputError(f"{PREDICTIONS} is not there; `dvc repro` makes it")
-    with Path(PREDICTIONS).open(encoding="utf-8", newline="") as file:
-        images, after = read_hits(file, model)
-    with open_at(PREDICTIONS, rev) as file:
-        others, before = read_hits(file, model)
-    if images != others:
-        shared = len(set(images) & set(others))
-        raise InputError(
-            f"the test images differ: {len(images)} here, {len(others)} in "
-            f"{rev}, {shared} of them the same with the same label"
-        )
+    images, after = read_run(other, model)
+    others, before = read_run(rev, model)
+    shared = match_images(others, images)
+    name = other or "this run"
+    counts = f"{name} has {len(images)}, {rev} {len(others)}"
+    if shared.relabelled:
+        counts += f"; {shared.relabelled} more under other labels"
+    if not len(shared.classes):
+        raise InputError(f"no test image is in both: {counts}")
+    before, after = before[shared.before], after[shared.after]
     overall = compare_hits(before, after)
-    classes = np.array([name for _, name in images])
-    each = list(compare_classes(classes, before, after))
+    each = list(compare_classes(shared.classes, before, after))
     if json_output:
-        about = {name: describe(one, p) for name, one, p in each}
         about = {
             "model": model,
             "rev": rev,
+            "other": other,
+            "images_before": len(others),
+            "images_after": len(images),
+            "relabelled": shared.relabelled,
             **describe(overall),
-            "classes": about,
+            "classes": {name: describe(one, p) for name, one, p in each},
         }
         print(json.dumps(about, indent=2, ensure_ascii=False))
         return
+    if len(images) == len(others) == overall.n:
+        which = f"the same {overall.n} test images"
+    else:
+        which = f"the {overall.n} test images of both ({counts})"
+    say(f"{model}, {name} against {rev}, on {which}", "")
+    say_scores(overall)
+    say_classes(each)
+
+
+def say_scores(overall: Comparison) -> None:
     say(
-        f"{model}, this run against {rev}, on the same {overall.n} test images",
-        "",
         f"accuracy {overall.before / overall.n:.4f} -> "
         f"{overall.after / overall.n:.4f}: {overall.judge()}",
         f"difference {overall.difference:+.4f}, 99 % interval "
@@ -123,14 +209,17 @@ def main(rev: str, model: str, json_output: bool) -> None:
         f"{overall.p_value:.2g}",
         "",
     )
+
+
+def say_classes(each: list[tuple[str, Comparison, float]]) -> None:
     width = max(len("class"), *(len(name) for name, *_ in each))
     say(
-        f"{'class':{width}}  images  recall there    here  difference  "
+        f"{'class':{width}}  images  recall before   after  difference  "
         "adjusted p  verdict"
     )
     for name, one, p_value in each:
         say(
-            f"{name:{width}}  {one.n:6}  {one.before / one.n:12.3f}  "
+            f"{name:{width}}  {one.n:6}  {one.before / one.n:13.3f}  "
             f"{one.after / one.n:6.3f}  {one.difference:+10.3f}  "
             f"{p_value:10.2g}  {one.judge(p_value)}"
         )

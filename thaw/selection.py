@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.copies import Pair, find_copies
+from thaw.console import list_some
+from thaw.copies import Copies, Pair
 from thaw.decoding import Rows
 from thaw.errors import InputError
-from thaw.splits import TRAIN, assign_splits, find_straddlers
+from thaw.splits import SPLITS, TRAIN, assign_splits, unite
+
+TEST = SPLITS.index("test")
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,15 @@ class Selection:
 
     Attributes:
         used: (n,) bool.
-        splits: (n,) indices into `SPLITS`; of unused images, where they would
-            be.
+        splits: (n,) indices into `SPLITS`; of unused images, those that the
+            source states.
         conflicts: pairs of copies under two labels.
         leaks: pairs of copies in two splits, conflicts left out aside.
-        removed: rows of copies that were removed from train.
+        removed: rows that were removed as copies of what a later split holds.
         left_out: rows of copies under two labels that were left out.
         straddlers: rows that were left out as their group lies in another
             split.
+        together: (n,) int, a set of copies that was cut as one, or -1.
         exceptions: a sentence for every image that was moved.
     """
 
@@ -35,6 +39,7 @@ class Selection:
     removed: np.ndarray
     left_out: np.ndarray
     straddlers: np.ndarray
+    together: np.ndarray
     exceptions: list[str]
 
     @property
@@ -53,47 +58,63 @@ class Selection:
 
     def decide(self, pair: Pair) -> str:
         """What became of a pair."""
-        if np.isin(pair.rows, self.left_out).any():
+        gone = [row for row in pair.rows if not self.used[row]]
+        if not gone:
+            return "kept"
+        if len(gone) == 2 and np.isin(gone, self.left_out).any():
             return "both left out"
-        if np.isin(pair.rows, self.removed).any():
-            return "removed from train"
-        if np.isin(pair.rows, self.straddlers).any():
+        if np.isin(gone, self.straddlers).any():
             return "left out with its group"
-        return "kept"
+        return f"removed from {SPLITS[self.splits[gone[0]]]}"
 
 
 def select_images(
-    rows: Rows, shares: dict[str, float], duplicates: str
+    rows: Rows, copies: Copies, shares: dict[str, float], duplicates: str
 ) -> Selection:
-    """Assigns splits and keeps copies from being in two of them.
+    """Assigns splits and keeps copies and groups from being in two of them.
+
+    A test split that the source brings stays as it is: what the others have of
+    its pictures and groups goes from them, and what train has of a given
+    validation split. Splits to be cut are cut from what then is left of train,
+    each group with its copies as one.
 
     Args:
         rows: all that could be decoded.
+        copies: which of them are copies.
         shares: split to share of the training images, for those to be cut.
-        duplicates: "remove" takes copies of held-out images from train and
-            leaves out copies under two labels; "keep" leaves them; "fail"
-            refuses them.
+        duplicates: "remove" does all that, and leaves out copies under two
+            labels; "keep" heeds groups alone; "fail" refuses what "remove"
+            would take away.
 
     Raises:
-        InputError: where a class has too few images, or copies are refused.
+        InputError: where classes have too few images, or copies are refused.
     """
-    copies = find_copies(rows.pictures, rows.open_fingerprints())
-    used = np.ones(len(rows.labels), bool)
+    heeded, removing = duplicates != "keep", duplicates == "remove"
+    given = [code for code, split in enumerate(SPLITS) if split not in shares]
+    splits, used = rows.splits, np.ones(len(rows.labels), bool)
     conflicts = copies.pair_across(rows.labels, used)
-    left_out = list_rows(conflicts if duplicates == "remove" else [])
+    left_out = list_rows(conflicts if removing else [])
+    if TEST in given:
+        left_out = left_out[splits[left_out] != TEST]
     used[left_out] = False
-    straddlers = find_straddlers(rows.hashes, rows.splits, used & rows.grouped)
-    used[straddlers] = False
-    splits, exceptions = assign_splits(
-        rows.hashes, rows.labels, rows.splits, used, shares, rows.classes
+    leaks, removed, straddlers = clear_given(
+        rows, copies, used, given, removing
     )
-    leaks = copies.pair_across(splits, used)
-    removed = list_rows(leaks if duplicates == "remove" else [])
-    removed = removed[splits[removed] == TRAIN]
-    used[removed] = False
+    hashes, together = rows.hashes, np.full(len(used), -1)
+    free = used & (splits == TRAIN)
+    check_classes(rows.labels[free], rows.classes)
+    if heeded and shares:
+        hashes = np.full(len(used), np.nan)
+        own = rows.hashes[free], rows.ranks[free], copies.clusters[free]
+        hashes[free] = unite(*own)
+        together[free] = mark_sets(copies.clusters[free])
+    splits, exceptions = assign_splits(
+        hashes, rows.labels, splits, used, shares, rows.classes
+    )
+    if not heeded:
+        leaks = copies.pair_across(splits, used)
     if duplicates == "fail" and (pairs := [*conflicts, *leaks]):
         refuse_copies(rows, pairs)
-    check_classes(rows.labels[used & (splits == TRAIN)], rows.classes)
     return Selection(
         used,
         splits,
@@ -102,8 +123,48 @@ def select_images(
         removed,
         left_out,
         straddlers,
+        together,
         exceptions,
     )
+
+
+def clear_given(
+    rows: Rows,
+    copies: Copies,
+    used: np.ndarray,
+    given: list[int],
+    removing: bool,
+) -> tuple[list[Pair], np.ndarray, np.ndarray]:
+    """Takes from `used` what lies in a later one of the given splits, too.
+
+    Args:
+        rows: all that could be decoded.
+        copies: which of them are copies.
+        used: (n,) bool, which is changed.
+        given: indices into `SPLITS`, ascending, train first.
+        removing: whether copies are taken, as groups are.
+
+    Returns:
+        Pairs of copies in two of the splits; rows of copies that were taken;
+        rows that were taken with their group.
+    """
+    leaks, removed, straddlers = [], [], []
+    for code in reversed(given[1:]):
+        held = used & (rows.splits == code)
+        earlier = used & (rows.splits < code)
+        mates = rows.grouped & np.isin(rows.hashes, rows.hashes[held])
+        mates = np.flatnonzero(earlier & mates)
+        used[mates] = False
+        straddlers += mates.tolist()
+        found = copies.pair_across(
+            held.astype(int), used & (rows.splits <= code)
+        )
+        taken = list_rows(found if removing else [])
+        taken = taken[rows.splits[taken] < code]
+        used[taken] = False
+        leaks += found
+        removed += taken.tolist()
+    return leaks, np.array(removed, int), np.array(straddlers, int)
 
 
 def sort_by_similarity(pair: Pair) -> tuple:
@@ -113,6 +174,14 @@ def sort_by_similarity(pair: Pair) -> tuple:
 def list_rows(pairs: Iterable[Pair]) -> np.ndarray:
     """Every row that is in a pair, (n,) int, ascending."""
     return np.unique(np.array([row for p in pairs for row in p.rows], int))
+
+
+def mark_sets(clusters: np.ndarray) -> np.ndarray:
+    """(n,) int: the cluster of what is not alone in it, -1 elsewhere."""
+    _, places, sizes = np.unique(
+        clusters, return_inverse=True, return_counts=True
+    )
+    return np.where(sizes[places] > 1, clusters, -1)
 
 
 def refuse_copies(rows: Rows, pairs: list[Pair]) -> None:
@@ -125,10 +194,12 @@ def refuse_copies(rows: Rows, pairs: list[Pair]) -> None:
 
 
 def check_classes(labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Raises InputError for a class without a label."""
+    """Raises InputError for classes without a label."""
     count = np.bincount(labels, minlength=len(classes))
     if not count.all():
+        lacking = [classes[label] for label in np.flatnonzero(count == 0)]
         raise InputError(
-            f"class {classes[count.argmin()]} has no image left in train: all "
-            "are copies of images in validation or test, or of their groups"
+            f"classes with no image left in train: {list_some(lacking)}; what "
+            "they have is copies of images in validation or test, of their "
+            "groups, under two labels, or can't be read"
         )

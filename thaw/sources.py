@@ -7,7 +7,6 @@ thread, so that a bad file costs one item and a large set no memory.
 import contextlib
 import difflib
 import hashlib
-import os
 import threading
 import urllib.error
 import urllib.request
@@ -20,20 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thaw.console import without_chatter
+from thaw.console import list_some, without_chatter
 from thaw.errors import InputError
+from thaw.folders import list_images, scan_folder
 from thaw.images import convert_image, decode_image
-from thaw.splits import SPLITS
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "test": "test",
-    "testing": "test",
-}
+from thaw.splits import SPLIT_NAMES, SPLITS
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Source:
     splits: list[str]  # those the source brings
     sizes: dict[str, int]  # images of each split; train where it brings none
     items: Iterator[Item]
-    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences for the user
 
     @property
     def size(self) -> int:
@@ -61,7 +51,11 @@ class Source:
 
 
 def open_source(
-    source: str, path: str, name: str | None, data_dir: str | None
+    source: str,
+    path: str,
+    classes: str,
+    name: str | None,
+    data_dir: str | None,
 ) -> Source:
     """Opens the source that the section `prepare` names.
 
@@ -71,8 +65,8 @@ def open_source(
     if source == "digits":
         return open_digits()
     if source == "folder":
-        return open_folder(path)
-    return open_tfds(name, data_dir)
+        return open_folder(path, classes)
+    return open_tfds(name, data_dir, path)
 
 
 def open_digits() -> Source:
@@ -109,100 +103,53 @@ def _load_file(path: Path) -> tuple[str, Image.Image]:
     return hashlib.sha256(data).hexdigest(), decode_image(data)
 
 
-def open_folder(path: str | Path) -> Source:
-    """Class folders, or train, validation and test folders of such folders."""
-    root = Path(path)
-    if not root.is_dir():
-        raise InputError(f"prepare.path is {path}; allowed: a folder")
-    # A folder of split is one that holds class folders.
-    named = [
-        d
-        for d in _list_folders(root)
-        if d.name.lower() in SPLIT_NAMES and _list_folders(d)
-    ]
-    folders = {SPLIT_NAMES[d.name.lower()]: d for d in named}
-    names = ", ".join(d.name for d in named)
-    if len(folders) < len(named):
-        raise InputError(f"{path} holds two folders of one split: {names}")
-    if folders and "train" not in folders:
-        raise InputError(f"{path} holds {names}, but no train")
-    splits = [split for split in SPLITS if split in folders]
-    tops = [folders[split] for split in splits] or [root]
-    ignored = [f"{f}" for f in _list_strays(root, tops)]
-    class_folders = [
-        (split, folder)
-        for split, top in zip(splits or ["train"], tops, strict=True)
-        for folder in _list_folders(top)
-    ]
-    trained = {d.name for split, d in class_folders if split == "train"}
-    classes = sorted(trained)
+def open_folder(path: str | Path, classes: str = "first") -> Source:
+    """Class folders, or train, validation and test folders of such folders.
+
+    Args:
+        path: the folder.
+        classes: as in `scan_folder`.
+
+    Raises:
+        InputError: naming all that keeps it from being a set.
+    """
+    scan = scan_folder(path, classes)
+    names = sorted({home.name for home in scan.homes})
+    splits = [split for split in SPLITS if split in scan.tops]
     sizes = Counter()
-    for split, folder in class_folders:
-        if folder.name not in trained:
-            raise InputError(f"class {folder.name} is in {split}, not in train")
-        files, skipped = list_files(folder)
-        found = len(files)
-        ignored += skipped
-        if not found:
-            raise InputError(f"{folder} is empty: a class needs images")
-        sizes[split] += found
+    for home in scan.homes:
+        sizes[home.split] += home.images
 
     def list_items() -> Iterator[Item]:
-        for split, folder in class_folders:
-            label = classes.index(folder.name)
-            for file in map(Path, list_files(folder)[0]):
-                path = file.relative_to(root).as_posix()
-                yield Item(path, label, split, partial(_load_file, file))
+        for home in scan.homes:
+            label = names.index(home.name)
+            for file in map(Path, list_images(home.path)):
+                inner = file.relative_to(path).as_posix()
+                yield Item(inner, label, home.split, partial(_load_file, file))
 
-    return Source(classes, splits, sizes, list_items(), ignored)
-
-
-def _list_folders(folder: Path) -> list[Path]:
-    return sorted(
-        d for d in folder.iterdir() if d.is_dir() and d.name[0] != "."
-    )
+    return Source(names, splits, sizes, list_items(), scan.notes)
 
 
-def list_files(folder: Path) -> tuple[list[str], list[str]]:
-    """All below a folder, as bare strings: there may be millions.
+def open_tfds(
+    name: str, data_dir: str | None, watched: str | None = None
+) -> Source:
+    """A classification set of TensorFlow Datasets, by its supervised_keys.
 
-    Returns:
-        The files, and what is ignored: what is hidden, links to folders (DVC
-        does not look behind them), what is no file.
+    Args:
+        name: NAME[/CONFIG].
+        data_dir: where it lies.
+        watched: what DVC watches, for a set that is in no catalogue.
+
+    Raises:
+        InputError: where it is missing, no classification set, or not watched.
     """
-    files, ignored = [], []
-    for parent, folders, names in os.walk(folder):
-        hidden = [name for name in (*folders, *names) if name[0] == "."]
-        links = [d for d in folders if Path(parent, d).is_symlink()]
-        others = {*names} - {*hidden}
-        found = {name for name in others if Path(parent, name).is_file()}
-        files += [f"{parent}/{name}" for name in found]
-        strange = sorted({*hidden, *links, *(others - found)})
-        ignored += [f"{parent}/{name}" for name in strange]
-        folders[:] = [name for name in folders if name not in hidden]
-    return sorted(files), ignored
-
-
-def _list_strays(root: Path, tops: list[Path]) -> list[Path]:
-    """What lies beside the class folders, or beside the split folders."""
-    beside = [f for top in {root, *tops} for f in top.iterdir()]
-    if tops != [root]:
-        beside = [
-            f
-            for f in beside
-            if f not in tops and not (f.parent in tops and f.is_dir())
-        ]
-    else:
-        beside = [f for f in beside if not f.is_dir()]
-    return sorted(f for f in beside if f.name[0] != ".")
-
-
-def open_tfds(name: str, data_dir: str | None) -> Source:
-    """A classification set of TensorFlow Datasets, by its supervised_keys."""
     with without_chatter():
         import tensorflow_datasets as tfds
 
+    if data_dir and data_dir[0] == "~":
+        data_dir = str(Path(data_dir).expanduser())
     builder = _find_builder(tfds, name, data_dir)
+    _check_watched(tfds, builder, name, watched)
     features, keys = builder.info.features, builder.info.supervised_keys
     try:
         image_key, label_key = keys
@@ -229,11 +176,8 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
     if "train" not in named:
         raise InputError(f"prepare.name is {name}: it has no split train")
     splits = [split for split in SPLITS if split in named]
-    ignored = [
-        f"split {split}"
-        for split in builder.info.splits
-        if split not in named.values()
-    ]
+    others = [s for s in builder.info.splits if s not in named.values()]
+    notes = [f"ignored, splits: {list_some(others)}"] if others else []
     sizes = {s: builder.info.splits[named[s]].num_examples for s in splits}
 
     def list_items() -> Iterator[Item]:
@@ -253,7 +197,7 @@ def open_tfds(name: str, data_dir: str | None) -> Source:
                 yield Item(f"{name}/{split}/{row}", int(label), split, load)
 
     classes = list(kinds[1].names)
-    return Source(classes, splits, sizes, list_items(), ignored)
+    return Source(classes, splits, sizes, list_items(), notes)
 
 
 def _find_builder(tfds, name: str, data_dir: str | None):
@@ -271,6 +215,23 @@ def _find_builder(tfds, name: str, data_dir: str | None):
             f"prepare.name is {name}: TensorFlow Datasets has no such set, nor "
             f"has prepare.data_dir{hint}"
         ) from error
+
+
+def _check_watched(tfds, builder, name: str, watched: str | None) -> None:
+    """Refuses a set that may change without DVC noticing.
+
+    A catalogue's set is what its name and version say. One's own may be built
+    anew under the same version.
+    """
+    folder = Path(builder.data_path)
+    own = builder.name not in tfds.list_builders(with_community_datasets=False)
+    if not own or watched is None or "://" in str(builder.data_path):
+        return
+    if not folder.resolve().is_relative_to(Path(watched).resolve()):
+        raise InputError(
+            f"prepare.name is {name}: a set of no catalogue, which DVC does "
+            f"not watch; let prepare.path be {folder.parent}"
+        )
 
 
 def _download(tfds, builder, name: str) -> None:

@@ -2,13 +2,23 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from thaw.console import list_some
 from thaw.errors import InputError
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {  # of folders, and of splits of TensorFlow Datasets
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+    "testing": "test",
+}
 TRAIN = SPLITS.index("train")
 
 
@@ -34,7 +44,7 @@ def assign_splits(
 
     Args:
         hashes: (n,) from `hash_to_unit`, the same for what must stay together:
-            equal files, or images of one group.
+            images of one group, copies.
         labels: (n,) indices into `classes`.
         given: (n,) indices into `SPLITS`: what the source states, train where
             it has none.
@@ -46,7 +56,7 @@ def assign_splits(
         (n,) indices into `SPLITS`, and a sentence for every exception.
 
     Raises:
-        InputError: where a class has too few images for all splits.
+        InputError: naming all classes with too few images for all splits.
     """
     free = used & (given == TRAIN)
     codes = np.array([*map(SPLITS.index, shares), TRAIN], given.dtype)
@@ -54,16 +64,11 @@ def assign_splits(
     under = np.searchsorted(bounds, hashes, side="right")
     splits = np.where(given == TRAIN, codes[under], given)
     exceptions = []
+    check_sizes(hashes, labels, free, shares, classes)
     for label, name in enumerate(classes):
         rows = np.flatnonzero(free & (labels == label))
-        # Its pictures or groups, lowest hash first.
+        # Its units, lowest hash first.
         units, first = np.unique(hashes[rows], return_index=True)
-        if len(units) <= len(shares):
-            raise InputError(
-                f"class {name} has {len(units)} different image(s) or groups "
-                f"to train on; {len(shares) + 1} or more are needed, for train"
-                + "".join(f", {split}" for split in shares)
-            )
         for code in codes:
             where = splits[rows[first]]
             count = Counter(where.tolist())
@@ -76,33 +81,97 @@ def assign_splits(
                 exceptions.append(
                     f"class {name}: one image or group moved to {SPLITS[code]}"
                 )
-    for label, name in enumerate(classes):
-        there = splits[free & (labels == label)]
-        for code in codes:
-            if code not in there:
-                raise InputError(
-                    f"class {name} has too few groups for split {SPLITS[code]}"
-                )
+    lacking = [
+        f"{name} ({SPLITS[code]})"
+        for label, name in enumerate(classes)
+        for code in codes
+        if code not in splits[free & (labels == label)]
+    ]
+    if lacking:
+        raise InputError(
+            f"classes with too few groups for a split: {list_some(lacking)}"
+        )
     return splits, exceptions
 
 
-def find_straddlers(
-    hashes: np.ndarray, splits: np.ndarray, used: np.ndarray
-) -> np.ndarray:
-    """Rows of what lies in several of the splits that a source brings.
-
-    It belongs to the last of these splits: test, or else validation.
+def check_sizes(
+    hashes: np.ndarray,
+    labels: np.ndarray,
+    free: np.ndarray,
+    cut: Iterable[str],
+    classes: Sequence[str],
+) -> None:
+    """Raises InputError for classes that can't be cut, all of them.
 
     Args:
         hashes: (n,), the same for what must stay together.
-        splits: (n,) indices into `SPLITS`.
-        used: (n,) bool; the others count for nothing.
+        labels: (n,) indices into `classes`.
+        free: (n,) bool, the training images.
+        cut: splits to be cut from them.
+        classes: names.
+    """
+    images = np.bincount(labels[free], minlength=len(classes))
+    pairs = np.unique(np.stack([labels[free], hashes[free]]), axis=1)
+    units = np.bincount(pairs[0].astype(int), minlength=len(classes))
+    problem = describe_shortage(dict(zip(classes, units, strict=True)), cut)
+    if not problem:
+        return
+    if (images[units <= len([*cut])] > len([*cut])).any():
+        problem += (
+            "; equal and nearly equal images count as one: where they only "
+            "look alike, prepare.duplicates: keep is right"
+        )
+    raise InputError(problem)
+
+
+def describe_shortage(counts: dict[str, int], cut: Iterable[str]) -> str | None:
+    """Names the classes too small for train and the splits to be cut from it.
+
+    Args:
+        counts: class to different images or groups to train on.
+        cut: splits to be cut.
+    """
+    wanted = ["train", *cut]
+    small = [
+        f"{name} ({count})"
+        for name, count in counts.items()
+        if count < len(wanted)
+    ]
+    return small and (
+        f"classes with too few different images or groups to train on: "
+        f"{list_some(small)}; {len(wanted)} or more are needed, for "
+        + ", ".join(wanted)
+    )
+
+
+def unite(
+    hashes: np.ndarray, ranks: np.ndarray, clusters: np.ndarray
+) -> np.ndarray:
+    """One hash for all that is connected by equal hashes or clusters.
+
+    That of the member of lowest rank. The lowest hash would put large units
+    into the held-out splits more often than their shares say.
+
+    Args:
+        hashes: (n,) from `hash_to_unit`, the same for images of one group.
+        ranks: (n,) float, the same where the hashes are.
+        clusters: (n,) int, the same for copies.
 
     Returns:
-        Row numbers outside that last split.
+        (n,) hashes; those of what has neither group nor copy are as given.
     """
-    rows = np.flatnonzero(used)
-    _, units = np.unique(hashes[rows], return_inverse=True)
-    last = np.zeros(len(rows), splits.dtype)
-    np.maximum.at(last, units, splits[rows])
-    return rows[splits[rows] < last[units]]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, groups = np.unique(hashes, return_inverse=True)
+    _, clusters = np.unique(clusters, return_inverse=True)
+    clusters += groups.max(initial=-1) + 1
+    count = clusters.max(initial=-1) + 1
+    graph = coo_array((np.ones(len(hashes)), (groups, clusters)), (count,) * 2)
+    _, units = connected_components(graph, directed=False)
+    units = units[groups]
+    order = np.lexsort((ranks, units))
+    first = np.diff(units[order], prepend=-1) != 0
+    chosen = np.empty(count, int)
+    chosen[units[order[first]]] = order[first]
+    return hashes[chosen[units]]

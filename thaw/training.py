@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from thaw.backend import keras
+from thaw.backend import keras, warn_of_float32
 from thaw.batches import Batches, feed
 from thaw.calibration import score_logits
 from thaw.checkpoints import Checkpoint
@@ -37,7 +37,9 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         batches: the validation images.
-        highest_loss: training ends when the validation loss passes this.
+        highest_loss: training ends when the calibrated validation loss passes
+            this: not the loss as it is, which a few wrong predictions of great
+            confidence may double in an epoch from which training recovers.
 
     Attributes:
         scores: those of the last epoch, by `score_logits`.
@@ -57,7 +59,7 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.scores = self.measure()
         logs.update({f"val_{key}": x for key, x in self.scores.items()})
-        loss = self.scores["loss"]
+        loss = self.scores["calibrated_loss"]
         self.lost = not loss <= self.highest_loss  # or NaN
         self.model.stop_training = self.lost
 
@@ -133,16 +135,16 @@ def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
 
 
 class Words(keras.callbacks.Callback):
-    """A bar over all steps on a terminal, and a line for each epoch."""
+    """Progress over all steps, and a line for each epoch."""
 
     def __init__(self, epochs: int, steps: int, done: int):
         super().__init__()
         self.epochs, self.steps, self.done = epochs, steps, done
 
     def on_train_begin(self, logs=None):
-        self.context = progress(self.epochs * self.steps, "training", "batches")
+        total, done = (n * self.steps for n in (self.epochs, self.done))
+        self.context = progress(total, "training", "batches", done)
         self.bar = self.context.__enter__()
-        self.bar.update(self.done * self.steps)
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
@@ -213,6 +215,22 @@ class Training:
     start: dict[str, float] | None
     advice: str | None
 
+    def describe(self) -> Iterator[str]:
+        """What came of it, for people, and the advice."""
+        accuracy = f"validation accuracy {self.scores['accuracy']:.4f}"
+        if self.start is None:
+            yield accuracy
+        elif self.epochs:
+            before = self.start["accuracy"]
+            yield f"{accuracy} ({before:.4f} with the head alone)"
+        else:
+            yield (
+                "fine-tuning did not beat the head alone on validation, so "
+                "that is shipped"
+            )
+        if self.advice:
+            yield f"advice: {self.advice}"
+
 
 def train_model(
     model: keras.Model,
@@ -254,6 +272,7 @@ def train_model(
         InputError: where a random start led to no finite validation loss.
     """
     schedule = make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
+    warn_of_float32()
     begun = model.get_weights()
     layers, model = model.layers, distribute_model(model)
     model.compile(
@@ -272,7 +291,9 @@ def train_model(
     if from_trained and not kept:
         start = scored.measure()
     guessing = math.log(model.output_shape[-1])
-    if start and start["loss"] <= guessing:  # else it may come down yet
+    if (
+        start and start["calibrated_loss"] <= guessing
+    ):  # else it may come down yet
         scored.highest_loss = guessing
     keeper = Keeper(checkpoint, scored, start, layers)
     keeper.set_model(model)
@@ -342,7 +363,7 @@ def advise(
     if lost or not math.isfinite(losses[-1]):
         return (
             f"training diverged in epoch {len(curves)}, its validation loss "
-            f"is {curves[-1]['val_loss']:.3g} (guessing has {guessing:.3g}): "
+            f"is {losses[-1]:.3g} (guessing has {guessing:.3g}): "
             f"try {rate}={learning_rate / 10:g}"
         )
     if losses[-1] > CRAWLING * guessing:

@@ -1,5 +1,6 @@
 """Exports, scored by their own runtimes: do they say what the model says?"""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
@@ -11,8 +12,32 @@ from thaw.runtimes import Predict
 from thaw.sources import Item, Source
 from thaw.threads import map_ahead
 
+# Test images that each export is scored on, as prepared and as they were. A
+# wrong conversion shows in a few; what more of them take is the time of the
+# slowest runtime, of each format twice.
+IMAGES = 64
+
 AHEAD = 16  # pictures that threads have at hand
 BATCH = 16  # pictures of one size that run together
+
+
+def pick_rows(labels: np.ndarray, count: int = IMAGES) -> np.ndarray:
+    """Rows of a split, spread over its classes, the same ones each time.
+
+    Args:
+        labels: (n,) int, of the split.
+        count: of rows at most.
+
+    Returns:
+        (min(n, count),) rows in order: of each class as many, give or take
+        one, as far as it has them.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    seen, turns = Counter(), []
+    for label in labels[order].tolist():
+        turns.append(seen[label])
+        seen[label] += 1
+    return np.sort(order[np.argsort(turns, kind="stable")[:count]])
 
 
 def load_originals(
@@ -22,22 +47,36 @@ def load_originals(
 
     Args:
         source: that they come from.
-        index: of a split; its order is the source's.
+        index: some rows of a split; their order is the source's.
 
     Raises:
-        InputError: where one is another than it was.
+        InputError: where one is gone, or another than it was.
     """
 
     def load(pair: tuple[Item, dict[str, str]]) -> np.ndarray:
         item, entry = pair
         identity, image = item.load()
-        if (item.path, identity) != (entry["path"], entry["id"]):
+        if identity != entry["id"]:
             raise InputError(f"{item.path} is another image than it was")
         return np.asarray(image)
 
+    return map_ahead(load, find_items(source, index), AHEAD)
+
+
+def find_items(
+    source: Source, index: Sequence[dict[str, str]]
+) -> Iterator[tuple[Item, dict[str, str]]]:
+    """Each with its entry of the index; InputError where one is missing."""
     wanted = {entry["path"] for entry in index}
     items = (item for item in source.items if item.path in wanted)
-    return map_ahead(load, zip(items, index, strict=True), AHEAD)
+    for entry in index:
+        item = next(items, None)
+        if item is None or item.path != entry["path"]:
+            raise InputError(
+                f"the test image {entry['path']} is not where it was when the "
+                "images were prepared: `dvc repro` prepares those that are"
+            )
+        yield item, entry
 
 
 def predict_each(

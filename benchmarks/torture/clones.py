@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.project import PIPELINES
 from benchmarks.torture.runs import list_hashes, make_project
 
 
@@ -10,7 +11,7 @@ def compare_clones(folder: Path, options) -> Iterator[str]:
     hashes = []
     for name in ("one", "another"):
         project = make_project(folder / name)
-        project.repro()
+        project.repro(*PIPELINES)
         hashes.append(list_hashes(project))
     one, another = hashes
     equal = sum(one[path] == another[path] for path in one)

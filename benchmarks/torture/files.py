@@ -37,7 +37,7 @@ def make_bad(rng: np.random.Generator) -> dict[str, bytes]:
     return bad | {
         "empty.jpg": b"",
         "text.jpg": b"no picture",
-        "page.html": b"<html></html>",
+        "page.jpg": b"<html></html>",
         "zip.png": b"PK\x03\x04" + bytes(100),
         "float.tiff": encode(image.convert("F"), "tiff"),
         "int.tiff": encode(image.convert("I"), "tiff"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.project import PIPELINES
 from benchmarks.torture.runs import (
     forget_results,
     list_hashes,
@@ -22,7 +23,7 @@ def kill_runs(folder: Path, options) -> Iterator[str]:
     """Runs the pipeline again and again, cut off at random, `--kills` times."""
     rng = random.Random(options.seed)
     project = make_project(folder / "project")
-    project.repro()
+    project.repro(*PIPELINES)
     expected = list_hashes(project)
     kills, runs, wrong, left = 0, 0, 0, 0
     hit = {}
@@ -48,7 +49,7 @@ def kill_once(project, rng: random.Random) -> str | None:
     DVC does not write its lock file at once: killed in that moment, it asks
     for the file to be removed.
     """
-    dvc = start(project, "-m", "dvc", "repro")
+    dvc = start(project, "-m", "dvc", "repro", *PIPELINES)
     stop = time.monotonic() + rng.uniform(0.3, LONGEST)
     while time.monotonic() < stop:
         if dvc.poll() is not None:

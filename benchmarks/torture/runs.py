@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from benchmarks.project import Project
+from benchmarks.project import PIPELINES, Project
 
 # The default data, and a little of everything.
 QUICK = {
@@ -50,17 +50,21 @@ def list_stages(dvc: subprocess.Popen) -> list[psutil.Process]:
 
 
 def list_hashes(project: Project) -> dict[str, str]:
-    """Of every output, as dvc.lock has them."""
-    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
+    """Of every output, as the locks have them."""
+    locks = [
+        yaml.safe_load((project.folder / x).with_suffix(".lock").read_text())
+        for x in PIPELINES
+    ]
     return {
         out["path"]: out["md5"]
+        for lock in locks
         for stage in lock["stages"].values()
         for out in stage["outs"]
     }
 
 
 def forget_results(project: Project) -> None:
-    (project.folder / "dvc.lock").unlink(missing_ok=True)
+    project.forget_runs()
     for name in ("data", "models", "metrics", "plots", ".dvc"):
         for path in (project.folder / name).iterdir():
             if path.name in ("cache", "tmp"):

@@ -1,0 +1,275 @@
+"""Folders of photographs: what is a class, an image, seen by DVC and Git."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import write_photographs
+from PIL import Image
+from test_data import encode, prepare
+
+from thaw.errors import InputError
+from thaw.folders import list_images, scan_folder
+from thaw.images import is_image
+from thaw.sources import open_folder
+from thaw.tracking import check_untracked
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Three classes of five photographs."""
+    write_photographs(tmp_path / "raw", each=5)
+    return tmp_path / "raw"
+
+
+def refuse(path, classes="first"):
+    """What is said of a folder that is refused."""
+    with pytest.raises(InputError) as refusal:
+        open_folder(path, classes)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def count_images(source):
+    """Class to images."""
+    count = dict.fromkeys(source.classes, 0)
+    for item in source.items:
+        count[source.classes[item.label]] += 1
+    return count
+
+
+@pytest.mark.parametrize("place", ["roses", "both/more", "train"])
+def test_links_to_folders_are_refused(raw, tmp_path, place):
+    target = tmp_path / "elsewhere"
+    write_photographs(target, each=2, seed=1)
+    (raw / place).symlink_to(target)
+    said = refuse(raw)
+    assert f"links to folders: {raw / place} (DVC" in said
+    assert "hard links" in said and "two classes" not in said
+
+
+def test_links_to_files_and_of_the_whole_folder_are_followed(raw, tmp_path):
+    (tmp_path / "link").symlink_to(raw)
+    shutil.move(raw / "both/00.jpg", tmp_path / "00.jpg")
+    (raw / "both/00.jpg").symlink_to(tmp_path / "00.jpg")
+    assert open_folder(tmp_path / "link").size == 15
+
+
+@pytest.mark.parametrize("pattern", ["02.jpg", "raw/both", "/raw/both/0*"])
+def test_what_dvcignore_hides_is_refused(raw, tmp_path, monkeypatch, pattern):
+    from dvc.repo import Repo
+
+    Repo.init(tmp_path, no_scm=True)
+    monkeypatch.chdir(tmp_path)
+    assert open_folder("raw").size == 15
+    (tmp_path / ".dvcignore").write_text(pattern)
+    said = refuse("raw")
+    assert ".dvcignore hides" in said and "raw/both/02.jpg" in said
+
+
+def test_all_that_is_wrong_is_said_at_once(raw, tmp_path):
+    for name in ("empty", "hollow/inner", "rare", "odd"):
+        (raw / name).mkdir(parents=True)
+    shutil.copy(raw / "both/00.jpg", raw / "rare/1.jpg")
+    shutil.copy(raw / "both/01.jpg", raw / "odd/1.jpg")
+    shutil.copy(raw / "both/02.jpg", raw / "odd/2.jpg")
+    (raw / "link").symlink_to(tmp_path)
+    (raw / "__MACOSX").mkdir()
+    said = refuse(raw)
+    for words in (
+        f"links to folders: {raw}/link ",
+        f"folders without an image: {raw}/empty, {raw}/hollow;",
+        "odd (2), rare (1); 3 or more are needed, for train, test, validation",
+    ):
+        assert words in said
+    assert "__MACOSX" not in said
+
+
+def test_classes_that_train_has_not_are_all_named(tmp_path):
+    write_photographs(tmp_path / "train", each=6)
+    for split, name in (("test", "new"), ("test", "other"), ("val", "new")):
+        folder = tmp_path / split / name
+        folder.mkdir(parents=True)
+        shutil.copy(tmp_path / "train/both/00.jpg", folder)
+    said = refuse(tmp_path)
+    assert "new (test), new (validation), other (test)" in said
+
+
+def test_a_wrapper_folder_is_named(raw, tmp_path):
+    shutil.move(raw, tmp_path / "set/images")
+    shutil.move(tmp_path / "set", raw)
+    said = refuse(raw)
+    assert "found: images" in said
+    assert f"{raw}/images holds 3 folders: is that prepare.path?" in said
+    assert open_folder(raw, "leaf").classes == ["across", "both", "down"]
+
+
+def test_a_flat_folder_is_told_so(raw):
+    assert "5 images lie in no class folder" in refuse(raw / "both")
+
+
+@pytest.fixture
+def nested(tmp_path):
+    """Fruit/Apple/Red, Fruit/Pear and Milk/Pear."""
+    write_photographs(tmp_path / "flat", each=6)
+    raw = tmp_path / "nested"
+    (raw / "Fruit/Apple").mkdir(parents=True)
+    (raw / "Milk").mkdir()
+    shutil.move(tmp_path / "flat/across", raw / "Fruit/Apple/Red")
+    shutil.move(tmp_path / "flat/both", raw / "Fruit/Pear")
+    shutil.move(tmp_path / "flat/down", raw / "Milk/Pear")
+    return raw
+
+
+def test_nested_folders_are_noticed(nested):
+    source = open_folder(nested)
+    assert count_images(source) == {"Fruit": 12, "Milk": 6}
+    assert not source.notes  # leaf would make no more classes
+    (nested / "Milk/Pear").rename(nested / "Milk/Oat")
+    (note,) = open_folder(nested).notes
+    assert "3 folders with images; they count as 2 classes" in note
+    assert "prepare.classes: leaf" in note
+
+
+def test_a_class_may_be_the_folder_of_the_image(nested):
+    source = open_folder(nested, "leaf")
+    assert not source.notes
+    assert count_images(source) == {"Pear": 12, "Red": 6}
+    splits = nested.with_name("splits")
+    for name in ("train", "test"):
+        shutil.copytree(nested, splits / name)
+    source = open_folder(splits, "leaf")
+    assert source.sizes == {"train": 18, "test": 18}
+    assert count_images(source) == {"Pear": 24, "Red": 12}
+
+
+def test_an_empty_leaf_is_refused_and_a_branch_is_not(nested):
+    (nested / "Milk/Oat").mkdir()
+    said = refuse(nested, "leaf")
+    assert f"without an image: {nested}/Milk/Oat" in said
+    assert f"{nested}/Fruit" not in said
+
+
+def test_text_beside_photographs_is_ignored_in_one_line(raw, tmp_path, capsys):
+    for number in range(5):
+        (raw / "both" / f"{number}.txt").write_text("BM is how a BMP begins")
+    (raw / "both/Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0" + bytes(60))
+    (raw / "down/data.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
+    image = (raw / "down/00.jpg").read_bytes()
+    (raw / "down/photograph").write_bytes(image)  # its head says so
+    (raw / "down/broken.PNG").write_bytes(b"text")
+    source = open_folder(raw)
+    assert source.size == 15 + 2
+    counts = prepare(source, tmp_path / "prepared")
+    assert counts["bad_images"] == 1
+    said = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in said if "ignored" in line]
+    assert line.endswith(f"{raw}/both/2.txt and 4 more")
+    assert [line for line in said if "can't read" in line] == [
+        line for line in said if "broken.PNG" in line
+    ]
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "bmp", "webp", "heif"])
+def test_an_image_is_known_by_its_head(tmp_path, kind):
+    path = tmp_path / "photograph"
+    path.write_bytes(encode(Image.new("RGB", (300, 200)), kind))
+    assert is_image(path)
+    assert list_images(tmp_path, below=True) == [str(path)]
+
+
+@pytest.mark.parametrize("text", ["P1 has a cold", "BMW für alle!!!!", "", "x"])
+def test_text_is_no_image(tmp_path, text):
+    path = tmp_path / "notes"
+    path.write_text(text * 2)
+    assert not is_image(path)
+
+
+def test_classes_that_differ_in_case_are_told(raw):
+    shutil.copytree(raw / "both", raw / "Both")
+    (note,) = open_folder(raw).notes
+    assert "classes that differ in case: Both, both" in note
+
+
+def test_classes_without_test_images_are_told(tmp_path, capsys):
+    write_photographs(tmp_path / "train", each=6)
+    write_photographs(tmp_path / "test", each=2, seed=1)
+    shutil.rmtree(tmp_path / "test/down")
+    prepare(open_folder(tmp_path), tmp_path / "prepared")
+    said = capsys.readouterr().out
+    assert "warning: 1 of 3 classes have no image in test: down\n" in said
+    assert "no image in validation" not in said
+
+
+def test_images_beside_split_folders_are_told(tmp_path):
+    write_photographs(tmp_path / "Training", each=6)
+    shutil.copytree(tmp_path / "Training/both", tmp_path / "extra")
+    source = open_folder(tmp_path)
+    assert source.splits == ["train"] and source.size == 18
+    assert source.notes == [f"ignored, beside the splits: {tmp_path}/extra"]
+    assert set(scan_folder(tmp_path, "first").tops) == {"train"}
+
+
+@pytest.fixture
+def repository(raw, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("git init --quiet")
+    return tmp_path
+
+
+def run(command):
+    subprocess.run(command.split(), check=True)
+
+
+def test_photographs_that_git_would_take_are_refused(repository):
+    for path in ("raw", repository / "raw", "."):
+        with pytest.raises(InputError, match=r"dvc add .* or name it") as told:
+            check_untracked(path)
+        assert "\n" not in str(told.value)
+    (repository / "link").symlink_to("raw")
+    with pytest.raises(InputError):
+        check_untracked("link")
+
+
+def test_photographs_that_git_ignores_or_has_are_accepted(repository):
+    (repository / ".gitignore").write_text("/raw\n")
+    check_untracked("raw")
+    (repository / ".gitignore").write_text("")
+    run("git add raw")
+    check_untracked("raw")
+    shutil.copy("raw/both/00.jpg", "raw/both/new.jpg")
+    with pytest.raises(InputError):
+        check_untracked("raw")
+
+
+def test_photographs_outside_the_repository_are_accepted(
+    repository, tmp_path_factory
+):
+    outside = tmp_path_factory.mktemp("outside")
+    write_photographs(outside / "raw", each=1)
+    check_untracked(outside / "raw")
+    (repository / "link").symlink_to(outside / "raw")
+    check_untracked("link")
+
+
+def test_an_experiment_commits_no_photograph(fresh_project, tmp_path):
+    project = fresh_project.copy(tmp_path / "project")
+    project.run("git", "rm", "-rq", "--cached", "data/raw")
+    project.run("git", "commit", "-qm", "photographs out")
+    assert not project.run("git", "status", "--porcelain").stdout
+    project.dvc("exp", "run", "check")
+    refs = project.run("git", "for-each-ref", "--format=%(refname)").stdout
+    experiments = [ref for ref in refs.split() if "refs/exps" in ref]
+    for ref in experiments:
+        tree = project.run("git", "ls-tree", "-r", ref).stdout
+        assert "params.yaml" in tree and ".jpg" not in tree
+    assert experiments
+    shutil.copytree(project.folder / "data/raw", project.folder / "mine")
+    command = ["dvc", "exp", "run", "-S", "prepare.path=mine", "check"]
+    done = project.run(sys.executable, "-m", *command)
+    assert done.returncode != 0
+    (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
+    assert "`dvc add mine` and commit mine.dvc" in line
+    added = project.dvc("add", "data/raw")
+    assert "data/raw.dvc" in added
