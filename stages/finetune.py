@@ -1,7 +1,5 @@
 """Thawed blocks and the head together, at a small rate."""
 
-import math
-
 from thaw import params
 from thaw.backbone import build_backbone, measure_drift
 from thaw.backend import has_accelerator, make_deterministic
@@ -19,7 +17,7 @@ from thaw.models import join_head, load_model, save_model, seed_dropout
 from thaw.parts import LOGITS, get_part
 from thaw.plan import Plan, apply_plan
 from thaw.process import is_first
-from thaw.training import measure_temperature, train_model
+from thaw.training import train_model
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
@@ -66,42 +64,42 @@ def main() -> None:
     )
     suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
     with open_checkpoint() as checkpoint:
-        epoch, scores, start = train_model(
+        training = train_model(
             suffix,
             train,
             validation,
             CURVES,
             checkpoint,
+            section="finetune",
             epochs=p.finetune.epochs,
             learning_rate=p.finetune.learning_rate,
             warmup_epochs=p.finetune.warmup_epochs,
             class_weight=p.finetune.class_weight,
             from_trained=True,
-            highest_loss=math.log(len(features.classes)),
             mixed_precision=has_accelerator(),
         )
-        temperature = measure_temperature(suffix, validation)
         if not is_first():
             return
+        scores, start = training.scores, training.start
         save_model(
             model,
             FINETUNED,
             classes=dataset.classes,
-            temperature=temperature,
+            temperature=scores["temperature"],
             image_size=dataset.image_size,
             fit=p.prepare.fit,
         )
-        write_json(METRICS, {"validation_loss": scores["loss"]})
+        write_json(METRICS, {"validation_loss": scores["calibrated_loss"]})
         write_json(
             DETAILS,
             {
-                "shipped": "finetuned" if epoch else "head",
-                "best_epoch": epoch or 0,
+                "shipped": "finetuned" if training.epochs else "head",
+                "epochs": training.epochs,
                 "validation_accuracy": scores["accuracy"],
-                "validation_loss": scores["loss"],
-                "temperature": temperature,
+                "validation_loss": scores["calibrated_loss"],
+                "temperature": scores["temperature"],
                 "head_validation_accuracy": start["accuracy"],
-                "head_validation_loss": start["loss"],
+                "head_validation_loss": start["calibrated_loss"],
                 "blocks": len(plan.blocks),
                 "trainable_parameters": plan.trainable_parameters,
                 "activations": plan.activations,
@@ -111,13 +109,7 @@ def main() -> None:
                 "environment": describe_environment(),
             },
         )
-    if epoch:
-        say(
-            f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f} "
-            f"({start['accuracy']:.4f} with the head alone)"
-        )
-    else:
-        say("no epoch beat the head alone on validation: that is shipped")
+    say(*training.describe())
     say_wrote(FINETUNED, METRICS, DETAILS, CURVES)
 
 

@@ -9,10 +9,10 @@ from thaw.distribution import join_processes
 from thaw.environment import describe_environment
 from thaw.features import Features
 from thaw.files import write_json
-from thaw.models import build_head, save_model
+from thaw.models import build_head, save_model, standardize_head
 from thaw.parts import LOGITS, POOLED, get_part
 from thaw.process import is_first
-from thaw.training import measure_temperature, train_model, warn_of_guessing
+from thaw.training import train_model
 
 FEATURES = "data/features"
 HEAD = "models/head.keras"
@@ -42,39 +42,43 @@ def main() -> None:
     head = build_head(
         features.size, len(features.classes), dropout=p.head.dropout
     )
+    standardize_head(head, features.open_views(POOLED, "train"))
     model = get_part(head, POOLED, LOGITS)
     with open_checkpoint() as checkpoint:
-        epoch, scores, _ = train_model(
+        training = train_model(
             model,
             train,
             validation,
             CURVES,
             checkpoint,
+            section="head",
             epochs=p.head.epochs,
             learning_rate=p.head.learning_rate,
             class_weight=p.head.class_weight,
         )
-        temperature = measure_temperature(model, validation)
         if not is_first():
             return
+        scores = training.scores
         save_model(
-            head, HEAD, classes=features.classes, temperature=temperature
+            head,
+            HEAD,
+            classes=features.classes,
+            temperature=scores["temperature"],
         )
-        write_json(METRICS, {"validation_loss": scores["loss"]})
+        write_json(METRICS, {"validation_loss": scores["calibrated_loss"]})
         write_json(
             DETAILS,
             {
-                "best_epoch": epoch,
+                "epochs": training.epochs,
                 "validation_accuracy": scores["accuracy"],
-                "validation_loss": scores["loss"],
-                "temperature": temperature,
+                "validation_loss": scores["calibrated_loss"],
+                "temperature": scores["temperature"],
                 "precision": features.precision,
                 "engine": features.engine,
                 "environment": describe_environment(),
             },
         )
-    warn_of_guessing(scores, len(features.classes))
-    say(f"best epoch {epoch}: validation accuracy {scores['accuracy']:.4f}")
+    say(*training.describe())
     say_wrote(HEAD, METRICS, DETAILS, CURVES)
 
 

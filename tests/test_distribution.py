@@ -268,6 +268,7 @@ def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
         Checkpoint(tmp_path),
         epochs=1,
         learning_rate=0.01,
+        section="head",
         mixed_precision=True,
     )
     assert "in mixed bfloat16" in capsys.readouterr().out

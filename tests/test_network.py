@@ -29,7 +29,13 @@ from thaw.files import write_json
 from thaw.folding import fold_normalization
 from thaw.frozen import FrozenNetwork
 from thaw.inputs import open_inputs
-from thaw.models import build_head, join_head, load_model, save_model
+from thaw.models import (
+    build_head,
+    join_head,
+    load_model,
+    save_model,
+    standardize_head,
+)
 from thaw.order import Order
 from thaw.parts import IMAGE, LOGITS, POOLED, get_part
 from thaw.plan import (
@@ -42,7 +48,7 @@ from thaw.plan import (
     list_blocks,
     make_plan,
 )
-from thaw.training import BestEpoch, train_model
+from thaw.training import Validation, advise, is_better, train_model
 from thaw.variants import VARIANTS
 
 RNG = np.random.default_rng(0)
@@ -588,7 +594,7 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
     plan, model, batches = make_training(b0, 3)
     before = {w.path: w.numpy() for w in model.weights}
     checkpoint = b0.get_weights()
-    epoch, scores, start = train_model(
+    training = train_model(
         get_part(model, plan.cut, LOGITS),
         batches(1),
         batches(None),
@@ -596,10 +602,10 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
         new_checkpoint(tmp_path),
         epochs=3,
         learning_rate=1e-3,
+        section="finetune",
         warmup_epochs=1,
-        from_trained=True,
     )
-    assert epoch and scores["loss"] != start["loss"]
+    assert training.epochs == 3 and training.start is None
     changed = {
         w.path.split("/")[0]
         for w in model.weights
@@ -694,6 +700,7 @@ def test_training_from_the_cache_and_streaming_agree(
             new_checkpoint(tmp_path),
             epochs=4,
             learning_rate=1e-3,
+            section="finetune",
         )
         predictions[activations] = model.predict(IMAGES, verbose=0)
     cached, streamed = predictions.values()
@@ -734,36 +741,45 @@ def test_drift_is_measured(b0):
     layer.moving_mean.assign(mean)
 
 
-def test_the_best_epoch_has_the_least_loss_and_no_less_accuracy():
-    best = BestEpoch({"accuracy": 0.9, "loss": 0.5}, math.log(3))
-    assert best.is_better({"accuracy": 0.9, "loss": 0.4})
-    assert not best.is_better({"accuracy": 0.95, "loss": 0.6})
-    assert not best.is_better({"accuracy": 0.8, "loss": 0.1})
-    assert BestEpoch(None, math.inf).is_better({"accuracy": 0.0, "loss": 9.0})
+def score(accuracy, calibrated_loss, **others):
+    return {"accuracy": accuracy, "calibrated_loss": calibrated_loss, **others}
+
+
+def test_fine_tuning_is_judged_by_accuracy_and_then_by_loss():
+    start = score(0.9, 0.5)
+    assert is_better(score(0.91, 0.6), start)
+    assert is_better(score(0.9, 0.4), start)
+    assert not is_better(score(0.89, 0.1), start)
+    assert not is_better(start, start)
+
+
+def train_from(suffix, batches, folder, **options):
+    return train_model(
+        suffix,
+        batches(1),
+        batches(None),
+        folder / "curves.csv",
+        new_checkpoint(folder),
+        section="finetune",
+        from_trained=True,
+        **options,
+    )
 
 
 def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):
     plan, model, batches = make_training(b0, 1)
     suffix = get_part(model, plan.cut, LOGITS)
-    model.get_layer(LOGITS).bias.assign([4.0, 0.0, 0.0])
-    epoch, scores, start = train_model(
-        suffix,
-        batches(1),
-        batches(None),
-        tmp_path / "curves.csv",
-        new_checkpoint(tmp_path),
-        epochs=6,
-        learning_rate=1e-3,
-        from_trained=True,
-        highest_loss=math.log(3),
+    model.get_layer(LOGITS).bias.assign([400.0, 0.0, 0.0])
+    training = train_from(
+        suffix, batches, tmp_path, epochs=6, learning_rate=0.3
     )
-    assert start["loss"] > math.log(3)
-    assert epoch and scores["loss"] < start["loss"]
+    assert training.start["calibrated_loss"] > math.log(3)
+    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
 
 
 def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
     _, model, batches = make_training(b0, 0)
-    with pytest.raises(InputError, match="no finite"):
+    with pytest.raises(InputError, match=r"diverged.*head.learning_rate=1e\+3"):
         train_model(
             get_part(model, POOLED, LOGITS),
             batches(1),
@@ -772,29 +788,74 @@ def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
             new_checkpoint(tmp_path),
             epochs=2,
             learning_rate=1e38,
+            section="head",
         )
 
 
-def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path, capsys):
+def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path):
     plan, model, batches = make_training(b0, 1)
     suffix = get_part(model, plan.cut, LOGITS)
     before = suffix.get_weights()
-    epoch, scores, start = train_model(
-        suffix,
-        batches(1),
-        batches(None),
-        tmp_path / "curves.csv",
-        new_checkpoint(tmp_path),
-        epochs=5,
-        learning_rate=10.0,
-        from_trained=True,
-        highest_loss=math.log(3),
+    training = train_from(
+        suffix, batches, tmp_path, epochs=5, learning_rate=10.0
     )
-    assert epoch is None and scores == start
-    assert "passed that of guessing" in capsys.readouterr().out
+    assert training.epochs == 0 and training.scores == training.start
+    assert "finetune.learning_rate=1" in training.advice
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 2
     for a, b in zip(before, suffix.get_weights(), strict=True):
         assert np.array_equal(a, b)
+
+
+def test_the_last_epoch_is_kept_or_the_start(b0, tmp_path, monkeypatch):
+    """Whatever an epoch in between had."""
+    accuracies = iter([0.5, 0.9, 0.6, 0.5, 0.9, 0.4])
+
+    def measure(self):
+        return score(next(accuracies), 0.5, loss=0.5, temperature=1.0)
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    for epochs in (2, 0):
+        plan, model, batches = make_training(b0, 1)
+        suffix = get_part(model, plan.cut, LOGITS)
+        before = suffix.get_weights()
+        training = train_from(
+            suffix, batches, tmp_path, epochs=2, learning_rate=1e-3
+        )
+        assert training.epochs == epochs
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(before, suffix.get_weights(), strict=True)
+        ]
+        assert all(same) == (epochs == 0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lost", "wanted"),
+    [
+        ([1.0, 0.5, 0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3], False, None),
+        ([2.0], True, "finetune.learning_rate=0.0002"),
+        ([math.nan], False, "finetune.learning_rate=0.0002"),
+        ([1.0986, 1.09, 1.08, 1.08], False, "finetune.learning_rate=0.02"),
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], False, "finetune.epochs=12"),
+    ],
+)
+def test_curves_ask_for_what_they_lack(losses, lost, wanted):
+    curves = [{"val_calibrated_loss": x, "val_loss": x} for x in losses]
+    advice = advise(curves, lost, math.log(3), "finetune", 0.002, 6)
+    assert advice is None if wanted is None else wanted in advice
+
+
+def test_a_head_starts_from_the_features_as_they_are():
+    """Of 5 steps, from Keras's start, BatchNormalization knows nothing."""
+    features = RNG.normal(3, 0.1, (2, 30, 8)).astype(np.float32)
+    head = build_head(8, 3, dropout=0.0)
+    standardize_head(head, features)
+    layer = head.get_layer("head_bn")
+    normalized = layer(features.reshape(-1, 8)).numpy()
+    everything = features.reshape(-1, 8)
+    expected = everything - everything.mean(axis=0)
+    expected /= np.sqrt(everything.var(axis=0) + layer.epsilon)
+    np.testing.assert_allclose(normalized, expected, atol=1e-3)
 
 
 def test_a_saved_model_has_the_same_bytes_and_predictions(tmp_path):

@@ -40,6 +40,34 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
+def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy and mean negative log probability, as trained and calibrated.
+
+    Args:
+        logits: (n, classes), of images that were not trained on.
+        labels: (n,) int.
+
+    Returns:
+        accuracy, loss, calibrated_loss, and the temperature of the latter,
+        which `fit_temperature` fits on these very images.
+    """
+    from scipy.special import log_softmax
+
+    rows, logits = np.arange(len(labels)), logits.astype(np.float64)
+    finite = bool(np.isfinite(logits).all())
+    temperature = fit_temperature(logits, labels) if finite else 1.0
+    loss, calibrated = (
+        float(-log_softmax(x, axis=1)[rows, labels].mean())
+        for x in (logits, logits / temperature)
+    )
+    return {
+        "accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "loss": loss,
+        "calibrated_loss": calibrated,
+        "temperature": temperature,
+    }
+
+
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (n, classes) as if their logits had been divided."""
     tiny = np.finfo(np.float32).tiny  # what is 0 stays next to nothing

@@ -54,7 +54,6 @@ def draw_curves(
     title: str,
     column: str,
     curves: Mapping[str, Sequence[Row]],
-    best: Mapping[str, int],
 ) -> str:
     """One score of both phases over the epochs, fine-tuning behind the head.
 
@@ -62,12 +61,11 @@ def draw_curves(
         title: of the chart.
         column: of the tables; val_ and its name hold validation.
         curves: phase to a row for each epoch.
-        best: phase to the epoch that was kept, 0: none of them.
     """
 
     def draw(axes: Axes) -> None:
         first = 1
-        for phase, rows in curves.items():
+        for rows in curves.values():
             epochs = np.arange(first, first + len(rows))
             train = [float(row[column]) for row in rows]
             validation = [float(row[f"val_{column}"]) for row in rows]
@@ -89,16 +87,6 @@ def draw_curves(
                 marker="." if len(rows) == 1 else None,
                 label="validation" if label else None,
             )
-            if best[phase]:
-                axes.plot(
-                    epochs[best[phase] - 1],
-                    validation[best[phase] - 1],
-                    color=COLORS["ink"],
-                    linestyle="none",
-                    marker="D",
-                    markersize=6,
-                    label="kept" if label else None,
-                )
             if not label:
                 axes.axvline(first - 0.5, color=COLORS["ink"], linewidth=0.9)
                 axes.annotate(

@@ -64,6 +64,10 @@ class Features:
         path = self.folder / "labels" / f"{split}.npy"
         return open_labels(path, self.classes)
 
+    def open_views(self, layer: str, split: str) -> list[np.ndarray]:
+        """(n, *shape) of each view, mapped."""
+        return self.gather(layer, split, self.views).arrays
+
     def gather(self, layer: str, split: str, views: int) -> "KeptViews":
         return gather_kept(self.folder, layer, split, views)
 

@@ -131,7 +131,7 @@ def write_report(
         if "head" in models
         else None,
         scores=list_scores(evaluate, models),
-        curves=draw_phases(curves, metrics),
+        curves=draw_phases(curves),
         matrix=matrix.tolist(),
         heat_map=draw_confusion(matrix, dataset.classes)
         if len(dataset.classes) > MOST_CELLS
@@ -248,13 +248,10 @@ def list_scores(evaluate: Mapping, models: Mapping) -> list[dict]:
     return rows
 
 
-def draw_phases(
-    curves: Mapping[str, str | Path], metrics: Mapping[str, dict]
-) -> dict[str, str]:
+def draw_phases(curves: Mapping[str, str | Path]) -> dict[str, str]:
     tables = {phase: list(read_table(path)) for phase, path in curves.items()}
-    best = {phase: metrics[phase]["best_epoch"] for phase in curves}
     return {
-        title: draw_curves(title, title.lower(), tables, best)
+        title: draw_curves(title, title.lower(), tables)
         for title in ("Accuracy", "Loss")
     }
 

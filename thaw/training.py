@@ -1,14 +1,16 @@
-"""The one training loop: schedule, progress, best epoch."""
+"""The one training loop: schedule, progress, what is kept, advice."""
 
 import json
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from thaw.backend import keras, warn_of_float32
 from thaw.batches import Batches, feed
-from thaw.calibration import fit_temperature
+from thaw.calibration import score_logits
 from thaw.checkpoints import Checkpoint
 from thaw.console import progress, say
 from thaw.distribution import distribute_model, place_variables, share_file
@@ -18,89 +20,77 @@ from thaw.process import is_first
 
 KEPT = "training.npz"
 
+# Columns of the learning curves.
+CURVES = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
+CURVES += ["val_calibrated_loss"]
 
-class BestEpoch(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch by validation; ends a lost run.
+# Of advice: the share of the loss of guessing that a training must fall below;
+# the share of the epochs after which, by the cosine, a tenth of the steps' sum
+# is left; and the share of the loss there that those may not take off.
+CRAWLING = 0.9
+UNTIL = 0.7
+IMPROVING = 0.95
 
-    The loss decides, which is less of a lottery than the accuracy on few
-    images; an epoch less accurate than the start is never the best.
+
+class Validation(keras.callbacks.Callback):
+    """Scores every epoch on the validation images; ends a lost training.
 
     Args:
-        baseline: validation loss and accuracy to beat, those of the weights
-            that training starts from; None where they are random.
-        highest_loss: training ends when the validation loss passes this; it
-            can't where it starts beyond.
+        batches: the validation images.
+        highest_loss: training ends when the calibrated validation loss passes
+            this: not the loss as it is, which a few wrong predictions of great
+            confidence may double in an epoch from which training recovers.
 
     Attributes:
-        epoch: the best one, from 1; None: the start is.
-        scores: its validation accuracy and loss.
-        weights: its weights.
+        scores: those of the last epoch, by `score_logits`.
+        lost: whether the last epoch's loss passed `highest_loss`, or was not
+            finite.
     """
 
-    def __init__(self, baseline: dict | None, highest_loss: float):
+    def __init__(self, batches: Batches, highest_loss: float):
         super().__init__()
-        beyond = baseline and not baseline["loss"] <= highest_loss
-        self.highest_loss = math.inf if beyond else highest_loss
-        self.epoch = None
-        self.scores = baseline
-        self.least_accuracy = baseline["accuracy"] if baseline else 0.0
-        self.weights = None
+        self.batches, self.highest_loss = batches, highest_loss
+        self.scores, self.lost = None, False
 
-    def is_better(self, scores: dict) -> bool:
-        if scores["accuracy"] < self.least_accuracy:
-            return False
-        return not self.scores or scores["loss"] < self.scores["loss"]
-
-    def on_train_begin(self, logs=None):
-        if self.weights is None:
-            self.weights = self.model.get_weights()
+    def measure(self) -> dict[str, float]:
+        logits = self.model.predict(feed(self.batches), verbose=0)
+        return score_logits(logits, self.batches.labels)
 
     def on_epoch_end(self, epoch, logs=None):
-        scores = {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"]}
-        if not math.isfinite(scores["loss"]):
-            say("stopped: the validation loss is not finite")
-            self.model.stop_training = True
-        elif scores["loss"] > self.highest_loss:
-            say(
-                f"stopped: the validation loss, {scores['loss']:.3g}, passed "
-                f"that of guessing, {self.highest_loss:.3g}; a lower "
-                "learning_rate may help"
-            )
-            self.model.stop_training = True
-        elif self.is_better(scores):
-            self.epoch, self.scores = epoch + 1, scores
-            self.weights = self.model.get_weights()
+        self.scores = self.measure()
+        logs.update({f"val_{key}": x for key, x in self.scores.items()})
+        loss = self.scores["calibrated_loss"]
+        self.lost = not loss <= self.highest_loss  # or NaN
+        self.model.stop_training = self.lost
 
 
 class Keeper(keras.callbacks.Callback):
     """Keeps after every epoch all that the next ones depend on.
 
     That is the model's weights, the seed states of its drop layers, which
-    Keras saves nowhere, the optimizer's variables, and what `BestEpoch` knows.
-    Batches follow from their step.
+    Keras saves nowhere, and the optimizer's variables. Batches follow from
+    their step.
 
     Args:
         checkpoint: where it is kept.
-        best: which epoch so far is the best.
+        validation: what scores the epochs.
         start: validation scores before the first epoch, or None.
         layers: of the model, with those that draw.
 
     Attributes:
         curves: losses and accuracies, a row an epoch.
-        over: whether training ended before its last epoch.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        best: BestEpoch,
+        validation: Validation,
         start: dict | None,
         layers: list[keras.Layer],
     ):
         super().__init__()
         self.path, self.layers = checkpoint.folder / KEPT, layers
-        self.best, self.start = best, start
-        self.curves, self.over = [], False
+        self.validation, self.start, self.curves = validation, start, []
 
     def list_variables(self) -> list[keras.Variable]:
         seeds = [
@@ -113,27 +103,25 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.curves.append({"epoch": epoch + 1, **logs})
-        self.over = self.model.stop_training
         if not is_first():
             return
         about = {
             "start": self.start,
             "curves": self.curves,
-            "over": self.over,
-            "best": [self.best.epoch, self.best.scores],
+            "scores": self.validation.scores,
+            "lost": self.validation.lost,
         }
         variables = [variable.numpy() for variable in self.list_variables()]
         with new_file(self.path) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, json.dumps(about), *variables, *self.best.weights)
+            np.savez(file, json.dumps(about), *variables)
 
     def restore(self, about: dict, arrays: list[np.ndarray]) -> None:
         """Goes back to what `load_kept` found."""
-        variables = self.list_variables()
-        for variable, value in zip(variables, arrays, strict=False):
+        for variable, value in zip(self.list_variables(), arrays, strict=True):
             variable.assign(value)
-        self.curves, self.over = about["curves"], about["over"]
-        self.best.epoch, self.best.scores = about["best"]
-        self.best.weights = arrays[len(variables) :]
+        self.curves = about["curves"]
+        self.validation.scores = about["scores"]
+        self.validation.lost = about["lost"]
 
 
 def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
@@ -211,6 +199,39 @@ def mix_precision(model: keras.Model, layers: list[keras.Layer]) -> None:
     model.train_step = train_step
 
 
+@dataclass(frozen=True)
+class Training:
+    """What came of a training.
+
+    Attributes:
+        epochs: that the weights have seen; 0: they are those of the start.
+        scores: of these weights on validation, by `score_logits`.
+        start: the scores of the start; None where it is random.
+        advice: a sentence on what to try next, or None.
+    """
+
+    epochs: int
+    scores: dict[str, float]
+    start: dict[str, float] | None
+    advice: str | None
+
+    def describe(self) -> Iterator[str]:
+        """What came of it, for people, and the advice."""
+        accuracy = f"validation accuracy {self.scores['accuracy']:.4f}"
+        if self.start is None:
+            yield accuracy
+        elif self.epochs:
+            before = self.start["accuracy"]
+            yield f"{accuracy} ({before:.4f} with the head alone)"
+        else:
+            yield (
+                "fine-tuning did not beat the head alone on validation, so "
+                "that is shipped"
+            )
+        if self.advice:
+            yield f"advice: {self.advice}"
+
+
 def train_model(
     model: keras.Model,
     train: Batches,
@@ -219,13 +240,19 @@ def train_model(
     checkpoint: Checkpoint,
     epochs: int,
     learning_rate: float,
+    section: str,
     warmup_epochs: int = 0,
     class_weight: str = "none",
     from_trained: bool = False,
-    highest_loss: float = math.inf,
     mixed_precision: bool = False,
-) -> tuple[int | None, dict, dict | None]:
-    """Trains what is trainable and leaves the weights of the best epoch.
+) -> Training:
+    """Trains what is trainable, and leaves the weights of the last epoch.
+
+    The rate has fallen to 0 by then, and no epoch that validation would pick
+    is better on test (docs/claims.md). A training that starts from a trained
+    model leaves the weights of the start where those of the last epoch are no
+    better, by `is_better`, or where training was lost: its validation loss
+    passed that of guessing.
 
     Goes on behind the last epoch that the checkpoint holds.
 
@@ -235,21 +262,18 @@ def train_model(
         curves: CSV, a row an epoch.
         checkpoint: of this stage.
         epochs, learning_rate, warmup_epochs: the schedule.
+        section: of params.yaml that these are from, for advice.
         class_weight: "none", or "balanced": each image counts in inverse
             proportion to its class's size, in the training loss alone.
         from_trained: score the start as well, and never end worse.
-        highest_loss: end early when the validation loss passes this.
         mixed_precision: train all but the last layer in bfloat16.
 
-    Returns:
-        The best epoch (None: the start), its validation accuracy and loss, and
-        those of the start (None where it was not scored).
-
     Raises:
-        InputError: where no epoch gave a finite validation loss.
+        InputError: where a random start led to no finite validation loss.
     """
     schedule = make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
     warn_of_float32()
+    begun = model.get_weights()
     layers, model = model.layers, distribute_model(model)
     model.compile(
         optimizer=keras.optimizers.Adam(schedule),
@@ -260,12 +284,18 @@ def train_model(
     if mixed_precision:
         say("training in mixed bfloat16; validation in float32")
         mix_precision(model, layers[:-1])
+    scored = Validation(validation, math.inf)
+    scored.set_model(model)
     kept = load_kept(checkpoint)
     start = kept[0]["start"] if kept else None
     if from_trained and not kept:
-        start = model.evaluate(feed(validation), return_dict=True, verbose=0)
-    best = BestEpoch(start, highest_loss)
-    keeper = Keeper(checkpoint, best, start, layers)
+        start = scored.measure()
+    guessing = math.log(model.output_shape[-1])
+    if (
+        start and start["calibrated_loss"] <= guessing
+    ):  # else it may come down yet
+        scored.highest_loss = guessing
+    keeper = Keeper(checkpoint, scored, start, layers)
     keeper.set_model(model)
     if kept:
         keeper.restore(*kept)
@@ -275,48 +305,82 @@ def train_model(
             f"{len(keeper.curves)} are done, the next one starts again"
         )
     done = len(keeper.curves)
-    if not keeper.over and done < epochs:
+    if not scored.lost and done < epochs:
         train.first_step = done * train.steps
         model.fit(
             feed(train),
-            validation_data=feed(validation),
             initial_epoch=done,
             epochs=epochs,
             steps_per_epoch=train.steps,
             shuffle=False,  # Batches are
             class_weight=weigh_classes(train.labels, class_weight),
             verbose=0,
-            callbacks=[Words(epochs, train.steps, done), best, keeper],
+            callbacks=[scored, Words(epochs, train.steps, done), keeper],
         )
-    if best.scores is None:
-        raise InputError(
-            f"training at learning_rate {learning_rate:g} gave no finite "
-            "validation loss"
-        )
-    model.set_weights(best.weights)
-    columns = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
-    rows = [[row[name] for name in columns] for row in keeper.curves]
     if is_first():
-        write_table(curves, columns, rows)
-    return best.epoch, best.scores, start
+        rows = [[row[name] for name in CURVES] for row in keeper.curves]
+        write_table(curves, CURVES, rows)
+    advice = advise(
+        keeper.curves, scored.lost, guessing, section, learning_rate, epochs
+    )
+    if not start and not math.isfinite(scored.scores["loss"]):
+        raise InputError(advice)
+    if start and (scored.lost or not is_better(scored.scores, start)):
+        model.set_weights(begun)
+        return Training(0, start, start, advice)
+    return Training(len(keeper.curves), scored.scores, start, advice)
 
 
-def measure_temperature(model: keras.Model, validation: Batches) -> float:
-    """That which calibrates a model's logits, by `fit_temperature`."""
-    model = distribute_model(model)
-    logits = model.predict(feed(validation), verbose=0)
-    return fit_temperature(logits, validation.labels)
+def is_better(scores: dict[str, float], start: dict[str, float]) -> bool:
+    """By validation accuracy; where it is equal, by the calibrated loss.
+
+    The loss alone would not do: far from ImageNet fine-tuning gains points of
+    accuracy while its few wrong predictions grow more certain.
+    """
+    keys = [(x["accuracy"], -x["calibrated_loss"]) for x in (scores, start)]
+    return keys[0] > keys[1]
 
 
-def warn_of_guessing(scores: dict, classes: int) -> None:
-    """Says so where the best epoch's validation loss is that of guessing."""
-    if scores["loss"] > math.log(classes):
-        say(
-            f"warning: the best validation loss, {scores['loss']:.3g}, is "
-            f"above that of guessing among {classes} classes, "
-            f"{math.log(classes):.3g}; a lower learning_rate may help, or "
-            "the images may not be what the backbone expects"
+def advise(
+    curves: Sequence[dict],
+    lost: bool,
+    guessing: float,
+    section: str,
+    learning_rate: float,
+    epochs: int,
+) -> str | None:
+    """What the learning curves ask for: another rate, more epochs, or nothing.
+
+    Args:
+        curves: a row an epoch.
+        lost: whether training ended before its last epoch.
+        guessing: the loss of guessing, ln(classes).
+        section: of params.yaml.
+        learning_rate, epochs: as they were.
+    """
+    losses = [row["val_calibrated_loss"] for row in curves]
+    rate = f"{section}.learning_rate"
+    if lost or not math.isfinite(losses[-1]):
+        return (
+            f"training diverged in epoch {len(curves)}, its validation loss "
+            f"is {losses[-1]:.3g} (guessing has {guessing:.3g}): "
+            f"try {rate}={learning_rate / 10:g}"
         )
+    if losses[-1] > CRAWLING * guessing:
+        return (
+            f"training hardly began: the validation loss is {losses[-1]:.3g}, "
+            f"that of guessing {guessing:.3g}; try {rate}="
+            f"{learning_rate * 10:g}, or check that the images are what the "
+            "backbone expects"
+        )
+    before = losses[int(UNTIL * len(losses)) - 1] if len(losses) > 1 else 0.0
+    if losses[-1] < IMPROVING * before:
+        return (
+            "the validation loss still fell at the end, from "
+            f"{before:.3g} to {losses[-1]:.3g}: try {section}.epochs="
+            f"{2 * epochs}, or {rate}={2 * learning_rate:g}"
+        )
+    return None
 
 
 def weigh_classes(labels: np.ndarray, class_weight: str) -> dict | None:

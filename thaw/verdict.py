@@ -38,7 +38,7 @@ def describe_scores(
             f"{score['accuracy_ci_low']:.3f} to {score['accuracy_ci_high']:.3f}"
         )
     if shipped == "head":
-        yield "fine-tuning: no epoch beat the head alone on validation"
+        yield "fine-tuning: no better than the head alone on validation"
     else:
         yield f"fine-tuning: {gain.describe()}"
 
@@ -64,7 +64,7 @@ def describe_verdict(
     scores = f"{after:.3f} against {before:.3f} accuracy"
     sentence = {
         HEAD_SHIPPED: (
-            f"no epoch of {did} beat the head alone on validation, so the head "
+            f"{did} did not beat the head alone on validation, so the head "
             f"alone is shipped: {after:.3f} accuracy on {images}."
         ),
         "better": f"{did} helped: {scores} on {images}.",

@@ -1,0 +1,286 @@
+"""What each claim is tried by: runs, each with a set, an arm and a seed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from benchmarks.claims.lab import (
+    EPOCHS,
+    SETS,
+    Lab,
+    thaw,
+    train_head,
+)
+from benchmarks.project import ROOT
+from thaw.backend import keras
+from thaw.models import build_head
+from thaw.parts import POOLED
+
+SEEDS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, or one measurement.
+
+    Attributes:
+        set, arm, seed: what it is known by.
+        do: gives its results, for JSON.
+    """
+
+    set: str
+    arm: str
+    seed: int
+    do: Callable[[], dict]
+
+
+class Bench:
+    """Labs and heads that runs share.
+
+    Args:
+        data: folder of the sets.
+        weights: of EfficientNetB4.
+        work: for what is kept.
+    """
+
+    def __init__(self, data: Path, weights: Path, work: Path):
+        self.open = cache(
+            lambda name, size=128: Lab(SETS[name], data, weights, work, size)
+        )
+        self.head = cache(lambda lab, seed: train_head(lab, seed))
+
+    def train_head(self, lab: Lab, seed: int, **change) -> dict:
+        return train_head(lab, seed, **change)[1]
+
+    def thaw(self, lab: Lab, blocks: int | str, seed: int, **change) -> dict:
+        return thaw(lab, blocks, seed, self.head(lab, seed)[0], **change)
+
+
+def try_range(bench: Bench) -> Iterator[Run]:
+    changes = {
+        "[0, 255]": {},
+        "[0, 1]": {"change": lambda x: x / 255, "name": "-unit"},
+    }
+    for name in ("clothing", "sign-digits"):
+        lab = bench.open(name)
+        for arm, change in changes.items():
+            for seed in SEEDS:
+
+                def do(lab=lab, change=change, seed=seed) -> dict:
+                    gather = lab.gather_all(POOLED, 1, **change)
+                    return bench.train_head(lab, seed, views=1, gather=gather)
+
+                yield Run(name, arm, seed, do)
+
+
+def train_normalization(model: keras.Model) -> bool:
+    """Thaws BatchNormalization of what is thawed."""
+    trained = [x for x in model.layers if x.trainable and x.weights]
+    first = model.layers.index(trained[0])
+    for layer in model.layers[first:]:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = True
+    return False
+
+
+def try_normalization(bench: Bench) -> Iterator[Run]:
+    for name in ("sign-digits",):
+        lab = bench.open(name)
+        for arm, prepare in {
+            "frozen": lambda model: True,
+            "trained": train_normalization,
+        }.items():
+            for seed in SEEDS:
+                yield Run(
+                    name,
+                    arm,
+                    seed,
+                    partial(bench.thaw, lab, 2, seed, prepare=prepare),
+                )
+
+
+def freeze_half(model: keras.Model) -> bool:
+    """Of block6h, which has a shortcut, freezes what expands; the kernels
+    behind it train."""
+    names = [layer.name for layer in model.layers]
+    first = names.index("block6h_expand_conv")
+    last = names.index("block6h_dwconv")
+    for layer in model.layers[first:last]:
+        layer.trainable = False
+    return True
+
+
+def try_cut(bench: Bench) -> Iterator[Run]:
+    lab = bench.open("sign-digits")
+    arms = {
+        "2 blocks": {"blocks": 2},
+        "2 blocks and half of one": {"blocks": 3, "prepare": freeze_half},
+        "3 blocks": {"blocks": 3},
+    }
+    for arm, options in arms.items():
+        for seed in SEEDS:
+            yield Run(
+                "sign-digits",
+                arm,
+                seed,
+                partial(bench.thaw, lab, seed=seed, **options),
+            )
+
+
+COSTS = {
+    "EfficientNetB0": (1, 4, 8, "all"),
+    "EfficientNetB4": (1, 4, 8, 16, "all"),
+    "EfficientNetB7": (1, 4, 8, 16, "all"),
+}
+
+
+def measure_cost(backbone: str, blocks: int | str) -> dict:
+    """In a process of its own, whose memory it is."""
+    program = [sys.executable, "-m", "benchmarks.claims.cost"]
+    done = subprocess.run(
+        [*program, backbone, str(blocks)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def try_cost(bench: Bench) -> Iterator[Run]:
+    for backbone, depths in COSTS.items():
+        for blocks in depths:
+            for seed in SEEDS:
+                yield Run(
+                    backbone,
+                    str(blocks),
+                    seed,
+                    partial(measure_cost, backbone, blocks),
+                )
+
+
+DEPTHS = {
+    "digits": (1, 2, 4, 8),
+    "traffic-signs": (1, 2, 4, 8),
+    "sign-digits": (1, 2, 4, 8),
+    "clothing": (1, 2, 4),
+}
+
+
+def try_depth(bench: Bench) -> Iterator[Run]:
+    for name, depths in DEPTHS.items():
+        lab = bench.open(name)
+        for seed in SEEDS:
+            yield Run(
+                name, "0", seed, lambda lab=lab, s=seed: bench.head(lab, s)[1]
+            )
+        for blocks in depths:
+            for seed in SEEDS:
+                yield Run(
+                    name,
+                    str(blocks),
+                    seed,
+                    partial(bench.thaw, lab, blocks, seed),
+                )
+
+
+def train_at_once(lab: Lab, seed: int, rate: str) -> dict:
+    """Two blocks and a head that knows nothing, together."""
+    head = build_head(1792, lab.classes, lab.params.head.dropout)
+    section = getattr(lab.params, rate)
+    return thaw(lab, 2, seed, head, learning_rate=section.learning_rate)
+
+
+def try_phases(bench: Bench) -> Iterator[Run]:
+    for name in ("sign-digits",):
+        lab = bench.open(name)
+        arms = {
+            "the head first": partial(bench.thaw, lab, 2),
+            "both at once, the blocks' rate": partial(
+                train_at_once, lab, rate="finetune"
+            ),
+            "both at once, the head's rate": partial(
+                train_at_once, lab, rate="head"
+            ),
+        }
+        for arm, do in arms.items():
+            for seed in SEEDS:
+                yield Run(name, arm, seed, partial(do, seed=seed))
+
+
+def try_batches(bench: Bench) -> Iterator[Run]:
+    lab = bench.open("sign-digits")
+    for size in (8, 32, 128):
+        for seed in SEEDS:
+            yield Run(
+                "sign-digits",
+                str(size),
+                seed,
+                partial(bench.thaw, lab, 2, seed, batch_size=size),
+            )
+
+
+def try_sizes(bench: Bench) -> Iterator[Run]:
+    for size in (64, 128, 224):
+        lab = bench.open("traffic-signs", size)
+        for seed in SEEDS:
+            yield Run(
+                "traffic-signs",
+                f"{size} px",
+                seed,
+                partial(bench.train_head, lab, seed, views=1),
+            )
+
+
+def try_views(bench: Bench) -> Iterator[Run]:
+    """As many views as epochs: each is seen once, as with live augmentation."""
+    for name in ("sign-digits", "traffic-signs"):
+        lab = bench.open(name)
+        for views in (1, 2, 4, 8, 16, lab.default_epochs):
+            for seed in SEEDS:
+                yield Run(
+                    name,
+                    f"head, {views}",
+                    seed,
+                    partial(bench.train_head, lab, seed, views=views),
+                )
+    lab = bench.open("sign-digits")
+    for views in (1, 2, 4, EPOCHS):
+        for seed in SEEDS:
+            yield Run(
+                "sign-digits",
+                f"2 blocks, {views}",
+                seed,
+                partial(bench.thaw, lab, 2, seed, views=views),
+            )
+
+
+def try_epochs(bench: Bench) -> Iterator[Run]:
+    for name in SETS:
+        lab = bench.open(name)
+        for rate in (0.001, 0.003, 0.01):
+            for seed in (1, 2, 3, 4, 5):
+                yield Run(
+                    name,
+                    f"{rate:g}",
+                    seed,
+                    partial(bench.train_head, lab, seed, learning_rate=rate),
+                )
+
+
+EXPERIMENTS = {
+    "range": try_range,
+    "normalization": try_normalization,
+    "cut": try_cut,
+    "cost": try_cost,
+    "depth": try_depth,
+    "phases": try_phases,
+    "batches": try_batches,
+    "sizes": try_sizes,
+    "views": try_views,
+    "epochs": try_epochs,
+}

@@ -1,0 +1,317 @@
+"""Photographs, frozen outputs and trainings that the experiments share.
+
+Everything is the product's own: its stages prepare and extract, its head, its
+thaw plan, its training loop. What an experiment changes is named in it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.project import Project
+from thaw import params
+from thaw.augmentation import gather_views
+from thaw.backbone import build_backbone
+from thaw.backend import keras, make_deterministic
+from thaw.batches import Batches, feed
+from thaw.calibration import score_logits
+from thaw.dataset import Dataset
+from thaw.features import KeptViews
+from thaw.files import create_array
+from thaw.folding import fold_normalization
+from thaw.frozen import FrozenNetwork
+from thaw.models import build_head, join_head, seed_dropout
+from thaw.parts import IMAGE, LOGITS, POOLED, get_part
+from thaw.plan import apply_plan, make_plan
+from thaw.training import make_schedule
+
+SPLITS = ("train", "validation", "test")
+
+# Of the fine-tuning runs, on every set alike, so that all of them fit into
+# hours of 2 cores; all else is what params.yaml says.
+EPOCHS = 6
+VIEWS = 4
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A set, and what params.yaml says of it.
+
+    Attributes:
+        name: for people, and of its folder below --data.
+        near: whether it is like ImageNet.
+        flip: whether left and right are alike.
+        group: pattern of what stays together.
+    """
+
+    name: str
+    near: bool
+    flip: bool
+    group: str | None = None
+
+
+SETS = {
+    "clothing": Photographs("clothing", near=True, flip=True),
+    "sign-digits": Photographs("sign-digits", near=False, flip=True),
+    "traffic-signs": Photographs(
+        "traffic-signs", near=False, flip=False, group=r"([^/]+/\d+)_"
+    ),
+    "digits": Photographs("digits", near=False, flip=False),
+}
+
+
+class Lab:
+    """One set at one size, through one backbone.
+
+    Args:
+        photographs: the set.
+        data: the folder that holds the sets.
+        weights: of EfficientNetB4; the digits take the bundled checkpoint.
+        work: where prepared images and activations are kept.
+        image_size: pixels a side.
+    """
+
+    def __init__(
+        self,
+        photographs: Photographs,
+        data: Path,
+        weights: Path,
+        work: Path,
+        image_size: int = 128,
+    ):
+        self.set, self.image_size = photographs, image_size
+        self.folder = work / f"{photographs.name}-{image_size}"
+        self.options = {
+            "backbone": {"name": "EfficientNetB4", "file": str(weights)},
+            "augment": {"horizontal_flip": photographs.flip},
+            "prepare": {
+                "source": "folder",
+                "path": str(data / photographs.name),
+                "image_size": image_size,
+                "group": photographs.group,
+            },
+        }
+        if photographs.name == "digits":
+            self.image_size, self.options = 64, {}
+
+    @cached_property
+    def params(self) -> params.Params:
+        return params.load(self.folder / "params.yaml")
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Prepared by the stage, once."""
+        prepared = self.folder / "data" / "prepared"
+        if not prepared.exists():
+            project = Project(self.folder)
+            project.set(self.options)
+            project.repro("prepare")
+        return Dataset(prepared)
+
+    @property
+    def default_epochs(self) -> int:
+        """Of the head, by params.yaml, which every set has alike."""
+        return params.load().head.epochs
+
+    @property
+    def classes(self) -> int:
+        return len(self.dataset.classes)
+
+    @cache  # noqa: B019 (one object a set)
+    def open_labels(self, split: str) -> np.ndarray:
+        return self.dataset.open_labels(split)
+
+    def build_backbone(self) -> keras.Model:
+        assert self.dataset.classes  # prepared
+        return build_backbone(
+            **self.params.backbone.model_dump(), image_size=self.image_size
+        )
+
+    def gather(
+        self,
+        layer: str,
+        split: str,
+        views: int,
+        change: Callable[[np.ndarray], np.ndarray] | None = None,
+        name: str = "",
+    ) -> KeptViews:
+        """The output of a layer for every view, run once and kept.
+
+        Args:
+            layer: of the backbone.
+            split: of the data.
+            views: of each image; 1 beside train.
+            change: what is done to the images before.
+            name: of that change.
+        """
+        folder = self.folder / "kept" / f"{layer}{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{split}-{view}.npy" for view in range(views)]
+        if not all(path.exists() for path in paths):
+            self._run(layer, split, paths, change or (lambda x: x))
+        return KeptViews(paths)
+
+    def gather_all(self, layer: str, views: int, **change) -> dict:
+        """For every split what `gather` gives."""
+        return {
+            split: self.gather(
+                layer, split, views if split == "train" else 1, **change
+            )
+            for split in SPLITS
+        }
+
+    def _run(self, layer, split, paths, change) -> None:
+        network = FrozenNetwork(
+            get_part(self.build_backbone(), IMAGE, layer), "auto", "float32"
+        )
+        precision = network.precision if split == "train" else "float32"
+        images = gather_views(
+            self.dataset, split, self.params.augment.model_dump()
+        )
+        count = len(self.open_labels(split))
+        for view, path in enumerate(paths):
+            if path.exists():
+                continue
+
+            def load(start: int, stop: int, view=view) -> np.ndarray:
+                rows = np.arange(start, stop)
+                batch = images(rows, np.full(len(rows), view))
+                return change(batch.astype(np.float32))
+
+            unfinished = path.with_suffix(".unfinished")
+            dtype = "float32" if layer == POOLED else "float16"
+            out = create_array(unfinished, (count, *network.outputs[0]), dtype)
+            network.run(load, count, [out], precision=precision)
+            unfinished.rename(path)
+
+
+class Scores(keras.callbacks.Callback):
+    """Validation and test scores before training and after each epoch."""
+
+    def __init__(self, validation: Batches, test: Batches):
+        super().__init__()
+        self.parts = {"validation": validation, "test": test}
+        self.rows = []
+
+    def on_train_begin(self, logs=None):
+        self.on_epoch_end(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {}
+        for split, batches in self.parts.items():
+            logits = self.model.predict(feed(batches), verbose=0)
+            scores = score_logits(logits, batches.labels)
+            del scores["temperature"]
+            row |= {f"{split}_{key}": round(x, 5) for key, x in scores.items()}
+        self.rows.append(row)
+
+
+def fit(
+    lab: Lab,
+    model: keras.Model,
+    gather: dict,
+    views: int,
+    seed: int,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    warmup_epochs: int = 0,
+) -> dict:
+    """Trains activations to logits, as `train_model` does.
+
+    Returns:
+        Scores before the first epoch and after each, the number of test
+        images, and seconds of all epochs, their scoring included.
+    """
+    train, validation, test = (
+        Batches(
+            gather[split],
+            lab.open_labels(split),
+            views if split == "train" else 1,
+            batch_size,
+            seed if split == "train" else None,
+        )
+        for split in SPLITS
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    scores = Scores(validation, test)
+    start = time.perf_counter()
+    model.fit(
+        feed(train),
+        epochs=epochs,
+        steps_per_epoch=train.steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[scores],
+    )
+    return {
+        "images": len(test.labels),
+        "seconds": round(time.perf_counter() - start, 1),
+        "scores": scores.rows,
+    }
+
+
+def train_head(
+    lab: Lab,
+    seed: int,
+    views: int = VIEWS,
+    gather: dict | None = None,
+    **change,
+) -> tuple[keras.Model, dict]:
+    """A head by the recipe of params.yaml; its scores."""
+    recipe = lab.params.head.model_dump(exclude={"class_weight"}) | change
+    dropout = recipe.pop("dropout")
+    gather = gather or lab.gather_all(POOLED, views)
+    make_deterministic(seed)
+    features = gather["train"].arrays[0].shape[1]
+    head = build_head(features, lab.classes, dropout)
+    model = get_part(head, POOLED, LOGITS)
+    return head, fit(lab, model, gather, views, seed, **recipe)
+
+
+def thaw(
+    lab: Lab,
+    blocks: int | str,
+    seed: int,
+    head: keras.Model,
+    views: int = VIEWS,
+    prepare: Callable[[keras.Model], bool] = lambda model: True,
+    **change,
+) -> dict:
+    """Fine-tunes by the recipe of params.yaml; scores.
+
+    Args:
+        lab: the set.
+        blocks: as finetune.blocks.
+        seed: of all that is drawn.
+        head: what it starts from.
+        views: of the training images.
+        prepare: changes which layers train; whether BatchNormalization may
+            still be folded.
+        change: of the recipe.
+    """
+    recipe = lab.params.finetune.model_dump(
+        include={"learning_rate", "warmup_epochs", "batch_size"}
+    )
+    recipe |= {"epochs": EPOCHS} | change
+    backbone = lab.build_backbone()
+    plan = make_plan(backbone, blocks, tap_kept=False)
+    apply_plan(backbone, plan, lab.params.finetune.drop_connect_rate)
+    gather = lab.gather_all(plan.cut, views)
+    make_deterministic(seed)
+    model = join_head(backbone, head)
+    foldable = prepare(model)
+    seed_dropout(model, seed)
+    suffix = get_part(model, plan.cut, LOGITS)
+    if foldable:
+        suffix = fold_normalization(suffix)
+    return fit(lab, suffix, gather, views, seed, **recipe)
