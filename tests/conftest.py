@@ -134,6 +134,7 @@ def fresh_project(tmp_path_factory) -> Project:
         # A poor head, so that fine-tuning has something to add.
         head__epochs=1,
         head__learning_rate=0.0001,
+        finetune__blocks=1,
         finetune__views=2,
         finetune__epochs=2,
         finetune__learning_rate=0.002,

@@ -26,10 +26,10 @@ CURVES += ["val_calibrated_loss"]
 
 # Of advice: the share of the loss of guessing that a training must fall below;
 # the share of the epochs after which, by the cosine, a tenth of the steps' sum
-# is left; and the share of the loss there that those may not take off.
+# is left; and how far those may still bring the loss down.
 CRAWLING = 0.9
 UNTIL = 0.7
-IMPROVING = 0.95
+IMPROVING = 0.02
 
 
 class Validation(keras.callbacks.Callback):
@@ -374,7 +374,7 @@ def advise(
             "backbone expects"
         )
     before = losses[int(UNTIL * len(losses)) - 1] if len(losses) > 1 else 0.0
-    if losses[-1] < IMPROVING * before:
+    if losses[-1] < before - IMPROVING:
         return (
             "the validation loss still fell at the end, from "
             f"{before:.3g} to {losses[-1]:.3g}: try {section}.epochs="
