@@ -33,7 +33,7 @@ def load(tmp_path, change):
 
 
 def test_defaults_are_well_formed():
-    assert params.load(ROOT / "params.yaml").finetune.blocks == 1
+    assert params.load(ROOT / "params.yaml").finetune.blocks == 8
 
 
 @pytest.mark.parametrize(
