@@ -3,8 +3,8 @@
     python -m benchmarks.claims DATA --weights FILE [--only range views ...]
 
 DATA holds the folders clothing, sign-digits and traffic-signs; FILE the
-ImageNet weights of EfficientNetB4 without its top. Each run leaves its results at
-once in docs/claims/NAME.json, and what is there is not run again. The page
+ImageNet weights of EfficientNetB4 without its top. Each run leaves its results
+in docs/claims/NAME.json, and what is there is not run again. The page
 docs/claims.md is made of them; without DATA that alone.
 """
 
