@@ -87,9 +87,9 @@ def write(tmp_path, line, text):
     ("line", "text", "value"),
     [
         ("seed: 17", "seed: 010", 10),
-        ("learning_rate: 0.002", "learning_rate: 5e-05", 5e-5),
-        ("learning_rate: 0.002", "learning_rate: 1e-4", 1e-4),
-        ("learning_rate: 0.002", "learning_rate: 1", 1.0),
+        ("learning_rate: 0.003", "learning_rate: 5e-05", 5e-5),
+        ("learning_rate: 0.003", "learning_rate: 1e-4", 1e-4),
+        ("learning_rate: 0.003", "learning_rate: 1", 1.0),
     ],
 )
 def test_a_number_may_be_written_in_any_way(tmp_path, line, text, value):

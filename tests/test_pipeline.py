@@ -42,6 +42,17 @@ def test_one_command_runs_every_stage(reproduced):
     assert "up to date" in reproduced.dvc("status", "dvc.yaml")
 
 
+def test_every_run_is_kept_for_reuse(reproduced):
+    """Undoing a change, and `dvc repro --pull`, run nothing again."""
+    runs = (reproduced.folder / ".dvc/cache/runs").rglob("*")
+    kept = {
+        yaml.safe_load(path.read_text())["cmd"].strip('"').rsplit(".")[-1]
+        for path in runs
+        if path.is_file()
+    }
+    assert kept == {*STAGES} - {"check"}
+
+
 def test_metrics_are_what_somebody_decides_by(reproduced):
     shown = json.loads(reproduced.dvc("metrics", "show", "--json"))
     files = {name: file["data"] for name, file in shown[""]["data"].items()}
