@@ -12,7 +12,7 @@ from typing import TextIO
 import numpy as np
 
 from thaw.comparison import Comparison, compare_hits
-from thaw.console import say
+from thaw.console import format_count, say
 from thaw.errors import InputError
 from thaw.predictions import read_hits
 
@@ -204,8 +204,9 @@ def say_scores(overall: Comparison) -> None:
         f"accuracy {overall.before / overall.n:.4f} -> "
         f"{overall.after / overall.n:.4f}: {overall.judge()}",
         f"difference {overall.difference:+.4f}, 99 % interval "
-        f"{overall.low:+.4f} to {overall.high:+.4f}; {overall.gained} images "
-        f"right now, {overall.lost} no longer; exact McNemar p "
+        f"{overall.low:+.4f} to {overall.high:+.4f}; "
+        f"{format_count(overall.gained, 'image')} right only after, "
+        f"{overall.lost} only before; exact McNemar p "
         f"{overall.p_value:.2g}",
         "",
     )
