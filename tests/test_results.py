@@ -323,7 +323,7 @@ def test_two_revisions_are_compared_beside_the_workspace(committed, tmp_path):
     assert about["lost"] == hits > 0 and about["after"] == 0
     done = thaw(project, "compare", "HEAD", "HEAD~1")
     assert "finetuned, HEAD~1 against HEAD, on the same" in done.stdout
-    assert f"{hits} images right now, 0 no longer" in done.stdout
+    assert f"{hits} images right only after, 0 only before" in done.stdout
     assert not path.exists()
     changes = ["git", "status", "--porcelain"]
     assert not subprocess.check_output(changes, cwd=project.folder)

@@ -204,7 +204,7 @@ def say_scores(overall: Comparison) -> None:
         f"accuracy {overall.before / overall.n:.4f} -> "
         f"{overall.after / overall.n:.4f}: {overall.judge()}",
         f"difference {overall.difference:+.4f}, 99 % interval "
-        f"{overall.low:+.4f} to {overall.high:+.4f}; "
+        f"{overall.low:+.4f} to {overall.high:+.4f}",
         f"{format_count(overall.gained, 'image')} right only after, "
         f"{overall.lost} only before; exact McNemar p "
         f"{overall.p_value:.2g}",
