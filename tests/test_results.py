@@ -152,7 +152,7 @@ def test_a_shipped_head_is_not_compared_with_itself():
     lines = list(describe_scores(scores, gain, "head"))
     assert lines == [
         "head alone, shipped: accuracy 0.700, 95 % interval 0.600 to 0.800",
-        "fine-tuning: no epoch beat the head alone on validation",
+        "fine-tuning: no better than the head alone on validation",
     ]
     lines = list(describe_scores(scores, gain, "finetuned"))
     assert len(lines) == 3

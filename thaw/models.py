@@ -22,7 +22,7 @@ ABOUT = "assets/thaw.json"
 
 # Pooled features vary little, the faintest least: by 0.01 to 0.08 in B4. What
 # is added to their variance keeps BatchNormalization from making those as loud
-# as all others: 100 photographs are learnt from far better (docs/claims.md).
+# as all others: 100 photographs are learnt from far better.
 EPSILON = 0.1
 
 

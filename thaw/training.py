@@ -249,7 +249,7 @@ def train_model(
     """Trains what is trainable, and leaves the weights of the last epoch.
 
     The rate has fallen to 0 by then, and no epoch that validation would pick
-    is better on test (docs/claims.md). A training that starts from a trained
+    is better on test. A training that starts from a trained
     model leaves the weights of the start where those of the last epoch are no
     better, by `is_better`, or where training was lost: its validation loss
     passed that of guessing.
