@@ -117,7 +117,7 @@ def test_photographs_in_s3_are_like_any_folder(shared, monkeypatch):
 
 def test_a_clone_computes_nothing_again(shared, colleague, tmp_path):
     colleague = colleague.copy(tmp_path / "project")
-    assert "up to date" in colleague.dvc("status")
+    assert "up to date" in colleague.dvc("status", "dvc.yaml")
     colleague.set(prepare__seed=1)
     # Which takes no time, and can't be reused: it keeps what it writes.
     assert colleague.repro("--pull", "prepare") == ["check"]
@@ -135,7 +135,7 @@ def test_a_photograph_that_changes_in_s3_is_fetched(colleague, s3, tmp_path):
     kept = s3.get_object(**old)["Body"].read()
     s3.put_object(**old, Body=kept + b" ")
     try:
-        assert "up to date" in colleague.dvc("status")
+        assert "up to date" in colleague.dvc("status", "dvc.yaml")
         # DVC notes the new hash here, with the old photographs.
         colleague.dvc("exp", "run", "--pull", "-S", "prepare.seed=1", "prepare")
         colleague.run("git", "checkout", "data/raw.dvc")
