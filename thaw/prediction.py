@@ -12,7 +12,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from thaw.console import progress
+from thaw.console import format_count, progress
 from thaw.errors import InputError
 from thaw.exports import scale_logits
 from thaw.files import TableWriter
@@ -201,7 +201,8 @@ def main(
     if len(failed) == len(files):
         raise InputError("none of these files can be read as a picture")
     warn(
-        f"{len(files) - len(failed)} images, {len(failed)} files skipped, "
+        f"{format_count(len(files) - len(failed), 'image')}, "
+        f"{format_count(len(failed), 'file')} skipped, "
         f"{len(files) / seconds:.0f} a second"
     )
 

@@ -154,7 +154,8 @@ class Words(keras.callbacks.Callback):
         say(
             f"epoch {epoch + 1:2d}/{self.epochs}: loss {logs['loss']:.4f}, "
             f"accuracy {logs['accuracy']:.4f}; validation loss "
-            f"{logs['val_loss']:.4f}, accuracy {logs['val_accuracy']:.4f}"
+            f"{logs['val_loss']:.4f} ({logs['val_calibrated_loss']:.4f} after "
+            f"temperature), accuracy {logs['val_accuracy']:.4f}"
         )
 
     def on_train_end(self, logs=None):
@@ -376,7 +377,7 @@ def advise(
     before = losses[int(UNTIL * len(losses)) - 1] if len(losses) > 1 else 0.0
     if losses[-1] < before - IMPROVING:
         return (
-            "the validation loss still fell at the end, from "
+            "the validation loss after temperature still fell at the end, from "
             f"{before:.3g} to {losses[-1]:.3g}: try {section}.epochs="
             f"{2 * epochs}, or {rate}={2 * learning_rate:g}"
         )

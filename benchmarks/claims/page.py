@@ -60,7 +60,8 @@ CLAIMS = (
         "range",
         "Inputs range over [0, 255]; the normalisation is part of the model",
         "[0, 255]",
-        "The head on frozen features, one view.",
+        "The head on frozen features, one view. Confirmed: scaled to [0, 1] "
+        "before, the network sees next to nothing.",
     ),
     Claim(
         "sizes",
