@@ -249,9 +249,9 @@ def train_model(
 ) -> Training:
     """Trains what is trainable, and leaves the weights of the last epoch.
 
-    The rate has fallen to 0 by then, and no epoch that validation would pick
-    is better on test. A training that starts from a trained
-    model leaves the weights of the start where those of the last epoch are no
+    The rate has fallen to 0 by then, and on real features no score of
+    validation picks an epoch that is better on average. A training that starts
+    from a trained model leaves the weights of the start where its own are no
     better, by `is_better`, or where training was lost: its validation loss
     passed that of guessing.
 
