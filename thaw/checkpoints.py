@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from thaw.console import format_bytes
 from thaw.environment import describe_environment
 from thaw.errors import InputError
-from thaw.files import measure_size, read_json, read_yaml, write_json
+from thaw.files import list_outs, measure_size, read_json, read_yaml, write_json
 from thaw.process import is_first
 
 # Work that nobody went on with for so long is not kept.
@@ -191,6 +191,5 @@ def read_hashes() -> dict[Path, str]:
     """Those of what stages made, as dvc.lock has them."""
     if not Path("dvc.lock").exists():
         return {}
-    stages = read_yaml("dvc.lock").get("stages", {}).values()
-    outs = (out for stage in stages for out in stage.get("outs", []))
-    return {Path(out["path"]): out["md5"] for out in outs}
+    outs = list_outs(read_yaml("dvc.lock"))
+    return {Path(path): md5 for path, md5 in outs.items()}

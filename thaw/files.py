@@ -75,6 +75,13 @@ def read_yaml(path: str | Path) -> Any:
     raise InputError(f"{path} can't be read: {' '.join(reason.split())}")
 
 
+def list_outs(lock: Any) -> dict[str, str]:
+    """What a dvc.lock holds: outputs of stages to their hashes."""
+    stages = (lock or {}).get("stages", {}).values()
+    outs = (out for stage in stages for out in stage.get("outs", ()))
+    return {out["path"]: out["md5"] for out in outs}
+
+
 class TableWriter:
     """Writes CSV rows of any text.
 

@@ -292,9 +292,8 @@ def train_model(
     if from_trained and not kept:
         start = scored.measure()
     guessing = math.log(model.output_shape[-1])
-    if (
-        start and start["calibrated_loss"] <= guessing
-    ):  # else it may come down yet
+    # A start beyond guessing may come down yet.
+    if start and start["calibrated_loss"] <= guessing:
         scored.highest_loss = guessing
     keeper = Keeper(checkpoint, scored, start, layers)
     keeper.set_model(model)

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from thaw.comparison import HEAD_SHIPPED, Comparison
 from thaw.console import format_count
+from thaw.files import list_outs, read_yaml
 
 MODELS = ("head", "finetuned")
 
@@ -101,7 +102,7 @@ def describe_end(page: str | Path, verdict: str, depth: int) -> Iterator[str]:
     yield from textwrap.wrap(verdict, COLUMNS)
     yield f"All of it is on one page: {page}"
     yield "Next:"
-    here, there = read_hashes(Path(LOCK).read_text()), read_committed(LOCK)
+    here, there = list_outs(read_yaml(LOCK)), read_committed(LOCK)
     known = there.get(PREDICTIONS, "")
     if here.get(PREDICTIONS) == known:
         step = (
@@ -123,7 +124,7 @@ def describe_end(page: str | Path, verdict: str, depth: int) -> Iterator[str]:
 
 
 def read_committed(lock: str | Path) -> dict[str, str]:
-    """As `read_hashes`, of the last commit; empty where there is none."""
+    """As `list_outs`, of the last commit; empty where there is none."""
     try:
         done = subprocess.run(
             ["git", "show", f"HEAD:./{lock}"],
@@ -133,17 +134,7 @@ def read_committed(lock: str | Path) -> dict[str, str]:
         )
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return read_hashes(done.stdout)
-
-
-def read_hashes(lock: str) -> dict[str, str]:
-    """What is in a dvc.lock: outputs of stages to their hashes."""
-    stages = (YAML(typ="safe").load(lock) or {}).get("stages", {})
-    return {
-        out["path"]: out["md5"]
-        for stage in stages.values()
-        for out in stage.get("outs", ())
-    }
+    return list_outs(YAML(typ="safe").load(done.stdout))
 
 
 def is_at_hand(md5: str) -> bool:
