@@ -402,9 +402,9 @@ def kill(dvc, *also):
     stages = psutil.Process(dvc.pid).children(recursive=True)
     for program in (dvc, *(stages[i] for i in also)):
         program.kill()
-    psutil.wait_procs(stages)
+    _, alive = psutil.wait_procs(stages, timeout=60)
     dvc.communicate()
-    assert not any(stage.is_running() for stage in stages)
+    assert not alive
 
 
 def check_same(project, reproduced, target):
@@ -456,7 +456,8 @@ def test_a_killed_stage_goes_on_to_the_same_hashes(reproduced, tmp_path):
     stages[0].kill()
     _, errors = dvc.communicate()
     assert dvc.returncode and "extract" in errors
-    assert not any(stage.is_running() for stage in stages)
+    _, alive = psutil.wait_procs(stages, timeout=60)
+    assert not alive
     project.dvc("repro", "extract")
     hashes = list_hashes(project)
     assert "data/features" in hashes
