@@ -14,14 +14,15 @@ import openvino
 from PIL import Image
 
 from benchmarks.project import run
-from thaw.activations import Outputs, load
-from thaw.augmentation import augment_images
-from thaw.backbone import build_backbone
-from thaw.frozen import FrozenNetwork, convert_to_openvino
-from thaw.images import resize_image
-from thaw.order import Order
-from thaw.parts import IMAGE, POOLED, get_part
-from thaw.plan import find_tap
+from thaw.data.blocks import Order
+from thaw.data.images import resize_image
+from thaw.data.views import augment_images
+from thaw.frozen.network import FrozenNetwork, convert_to_openvino
+from thaw.frozen.passes import Outputs, load
+from thaw.network.backbone import build_backbone
+from thaw.network.parts import get_part
+from thaw.network.plan import find_tap
+from thaw.run.efficientnet import IMAGE, POOLED
 
 COUNT = 2048
 SECONDS = 8

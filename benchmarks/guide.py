@@ -24,8 +24,8 @@ START = time.perf_counter()
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from thaw.backbone import build_backbone  # noqa: E402
-from thaw.backend import keras, make_deterministic  # noqa: E402
+from thaw.network.backbone import build_backbone  # noqa: E402
+from thaw.network.backend import keras, make_deterministic  # noqa: E402
 
 
 class Photographs(keras.utils.PyDataset):

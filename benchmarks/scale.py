@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.memory import write_photographs
 from benchmarks.project import ROOT, Project
-from thaw.environment import describe_environment
-from thaw.files import measure_size
+from thaw.files.atomic import measure_size
+from thaw.run.environment import describe_environment
 
 FIGURES = ROOT / "docs/scale.json"
 COUNTS = (500, 2500)

@@ -9,15 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from thaw.backbone import build_backbone
-from thaw.backend import keras, make_deterministic
-from thaw.batches import Batches, feed
-from thaw.features import gather_kept, get_path
-from thaw.files import create_array
-from thaw.folding import fold_normalization
-from thaw.models import build_head, join_head
-from thaw.parts import LOGITS, get_part
-from thaw.plan import apply_plan, make_plan
+from thaw.data.activations import gather_kept, get_path
+from thaw.files.arrays import create_array
+from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras, make_deterministic
+from thaw.network.folding import fold_normalization
+from thaw.network.head import build_head, join_head
+from thaw.network.parts import get_part
+from thaw.network.plan import apply_plan, make_plan
+from thaw.run.efficientnet import LOGITS
+from thaw.train.batches import Batches, feed
 
 COUNT = 3072
 EPOCHS = 2

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from thaw import params
-from thaw.console import run_stage
-from thaw.files import new_file
-from thaw.tracking import check_untracked
+from thaw.files.atomic import new_file
+from thaw.run import params
+from thaw.run.console import run_stage
+from thaw.run.tracking import check_untracked
 
 OK = Path("data/params.ok")
 

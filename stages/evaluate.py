@@ -2,24 +2,25 @@
 
 import numpy as np
 
-from thaw import params
-from thaw.activations import predict
-from thaw.checkpoints import open_checkpoint
-from thaw.comparison import compare_hits, judge_gain
-from thaw.console import run_stage, say, say_wrote
-from thaw.dataset import Dataset
-from thaw.environment import describe_environment
-from thaw.features import open_activations
-from thaw.files import new_folder, read_json, write_json
-from thaw.metrics import (
+from thaw.data.activations import open_activations
+from thaw.data.dataset import Dataset
+from thaw.evaluate.comparison import compare_hits, judge_gain
+from thaw.evaluate.scores import (
     score_predictions,
     write_reliability,
     write_scores,
 )
-from thaw.models import load_model, read_about
-from thaw.parts import POOLED
-from thaw.predictions import write_predictions
-from thaw.verdict import describe_scores
+from thaw.evaluate.table import write_predictions
+from thaw.evaluate.verdict import describe_scores
+from thaw.files.atomic import new_folder
+from thaw.files.text import read_json, write_json
+from thaw.frozen.passes import predict
+from thaw.network.model_file import load_model, read_about
+from thaw.run import params
+from thaw.run.checkpoints import open_checkpoint
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.efficientnet import POOLED
+from thaw.run.environment import describe_environment
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

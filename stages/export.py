@@ -1,22 +1,24 @@
 """The model for production: each format re-scored by its own runtime."""
 
-import thaw.on_tensorflow  # noqa: F401, I001 (before Keras)
+import thaw.network.on_tensorflow  # noqa: F401, I001 (before Keras)
 
 import numpy as np
 
-from thaw import params
-from thaw.calibration import calibrate
-from thaw.card import write_card
-from thaw.console import run_stage, say, say_wrote
-from thaw.dataset import Dataset
-from thaw.environment import describe_environment
-from thaw.exports import PATHS, write_export
-from thaw.files import measure_size, new_folder, read_json, write_json
-from thaw.models import load_model, read_about, seed_dropout
-from thaw.plan import Plan
-from thaw.runtimes import open_export
-from thaw.sources import open_source
-from thaw.verification import (
+from thaw.run import params
+from thaw.network.temperature import calibrate
+from thaw.export.card import write_card
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.data.dataset import Dataset
+from thaw.run.environment import describe_environment
+from thaw.export.formats import PATHS, write_export
+from thaw.files.atomic import measure_size, new_folder
+from thaw.files.text import read_json, write_json
+from thaw.network.head import seed_dropout
+from thaw.network.model_file import load_model, read_about
+from thaw.network.plan import Plan
+from thaw.export.runtimes import open_export
+from thaw.prepare.sources import open_source
+from thaw.export.scoring import (
     check_tolerance,
     load_originals,
     pick_rows,

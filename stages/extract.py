@@ -2,25 +2,25 @@
 
 import numpy as np
 
-from thaw import params
-from thaw.activations import write_activations
-from thaw.augmentation import gather_views
-from thaw.backbone import build_backbone
-from thaw.checkpoints import open_checkpoint
-from thaw.cluster import Cluster, open_cluster
-from thaw.console import run_stage, say, say_wrote
-from thaw.dataset import Dataset
-from thaw.environment import describe_environment
-from thaw.files import link_folder, new_folder, write_json
-from thaw.frozen import FrozenNetwork
-from thaw.parts import IMAGE, POOLED, get_part
-from thaw.pictures import draw_views
-from thaw.plan import find_tap
-from thaw.splits import SPLITS
+from thaw.data.dataset import Dataset
+from thaw.data.splits import SPLITS
+from thaw.data.views import gather_views
+from thaw.files.atomic import link_folder, new_folder
+from thaw.files.text import write_json
+from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.passes import write_activations
+from thaw.frozen.ray import Cluster, open_cluster
+from thaw.network.backbone import build_backbone
+from thaw.network.parts import get_part
+from thaw.network.plan import find_tap
+from thaw.run import params
+from thaw.run.checkpoints import open_checkpoint
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.efficientnet import IMAGE, POOLED
+from thaw.run.environment import describe_environment
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
-PICTURE = "plots/augmented.png"
 
 
 def main() -> None:
@@ -74,8 +74,7 @@ def extract(cluster: Cluster | None) -> None:
                 "environment": describe_environment(),
             },
         )
-    draw_views(PICTURE, dataset, gather["train"], p.extract.views)
-    say_wrote(FEATURES, PICTURE)
+    say_wrote(FEATURES)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
 """Thawed blocks and the head together, at a small rate."""
 
-from thaw import params
-from thaw.backbone import build_backbone, measure_drift
-from thaw.backend import has_accelerator, make_deterministic
-from thaw.batches import Batches
-from thaw.checkpoints import open_checkpoint
-from thaw.console import run_stage, say, say_wrote
-from thaw.dataset import Dataset
-from thaw.distribution import join_processes
-from thaw.environment import describe_environment
-from thaw.features import Features
-from thaw.files import write_json
-from thaw.folding import fold_normalization
-from thaw.inputs import open_inputs
-from thaw.models import join_head, load_model, save_model, seed_dropout
-from thaw.parts import LOGITS, get_part
-from thaw.plan import Plan, apply_plan
-from thaw.process import is_first
-from thaw.training import train_model
+from thaw.data.activations import Features
+from thaw.data.dataset import Dataset
+from thaw.files.text import write_json
+from thaw.network.backbone import build_backbone, measure_drift
+from thaw.network.backend import has_accelerator, make_deterministic
+from thaw.network.folding import fold_normalization
+from thaw.network.head import join_head, seed_dropout
+from thaw.network.model_file import load_model, save_model
+from thaw.network.parts import get_part
+from thaw.network.plan import Plan, apply_plan
+from thaw.run import params
+from thaw.run.checkpoints import open_checkpoint
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.efficientnet import LOGITS
+from thaw.run.environment import describe_environment
+from thaw.run.process import is_first
+from thaw.train.batches import Batches
+from thaw.train.distribution import join_processes
+from thaw.train.inputs import open_inputs
+from thaw.train.loop import train_model
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

@@ -1,18 +1,20 @@
 """A head of our own on the frozen features, at a large rate."""
 
-from thaw import params
-from thaw.backend import make_deterministic
-from thaw.batches import Batches
-from thaw.checkpoints import open_checkpoint
-from thaw.console import run_stage, say, say_wrote
-from thaw.distribution import join_processes
-from thaw.environment import describe_environment
-from thaw.features import Features
-from thaw.files import write_json
-from thaw.models import build_head, save_model, standardize_head
-from thaw.parts import LOGITS, POOLED, get_part
-from thaw.process import is_first
-from thaw.training import train_model
+from thaw.data.activations import Features
+from thaw.files.text import write_json
+from thaw.network.backend import make_deterministic
+from thaw.network.head import build_head, standardize_head
+from thaw.network.model_file import save_model
+from thaw.network.parts import get_part
+from thaw.run import params
+from thaw.run.checkpoints import open_checkpoint
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.efficientnet import LOGITS, POOLED
+from thaw.run.environment import describe_environment
+from thaw.run.process import is_first
+from thaw.train.batches import Batches
+from thaw.train.distribution import join_processes
+from thaw.train.loop import train_model
 
 FEATURES = "data/features"
 HEAD = "models/head.keras"

@@ -1,18 +1,19 @@
 """The thaw plan, and the frozen part's output where it pays to keep it."""
 
-from thaw import params
-from thaw.activations import write_activations
-from thaw.augmentation import gather_views
-from thaw.backbone import build_backbone
-from thaw.checkpoints import open_checkpoint
-from thaw.cluster import open_cluster
-from thaw.console import run_stage, say, say_wrote
-from thaw.dataset import Dataset
-from thaw.features import Features
-from thaw.files import link_folder, new_folder
-from thaw.frozen import FrozenNetwork
-from thaw.parts import IMAGE, get_part
-from thaw.plan import CACHED, is_behind, make_plan
+from thaw.data.activations import Features
+from thaw.data.dataset import Dataset
+from thaw.data.views import gather_views
+from thaw.files.atomic import link_folder, new_folder
+from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.passes import write_activations
+from thaw.frozen.ray import open_cluster
+from thaw.network.backbone import build_backbone
+from thaw.network.parts import get_part
+from thaw.network.plan import CACHED, is_behind, make_plan
+from thaw.run import params
+from thaw.run.checkpoints import open_checkpoint
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.efficientnet import IMAGE
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

@@ -1,20 +1,19 @@
 """Images of any source, decoded, resized, split and packed."""
 
-from thaw import params
-from thaw.checkpoints import open_checkpoint
-from thaw.console import run_stage, say, say_wrote
-from thaw.dataset import Dataset
-from thaw.environment import describe_environment
-from thaw.files import link_folder, new_folder, write_json
-from thaw.pictures import draw_duplicates
-from thaw.preparation import prepare_dataset
-from thaw.sources import open_source
-from thaw.splits import SPLITS
+from thaw.data.dataset import Dataset
+from thaw.data.splits import SPLITS
+from thaw.files.atomic import link_folder, new_folder
+from thaw.files.text import write_json
+from thaw.prepare.pack import prepare_dataset
+from thaw.prepare.sources import open_source
+from thaw.run import params
+from thaw.run.checkpoints import open_checkpoint
+from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.environment import describe_environment
 
 PREPARED = "data/prepared"
 DETAILS = "metrics/details/prepare.json"
 CLASSES = "plots/classes.csv"
-PICTURE = "plots/duplicates.png"
 
 
 def main() -> None:
@@ -46,12 +45,11 @@ def main() -> None:
     dataset = Dataset(PREPARED)
     say(*dataset.describe())
     dataset.write_counts(CLASSES)
-    draw_duplicates(PICTURE, dataset)
     sizes = {split: len(dataset.open_labels(split)) for split in SPLITS}
     write_json(
         DETAILS, {**sizes, **counts, "environment": describe_environment()}
     )
-    say_wrote(PREPARED, DETAILS, CLASSES, PICTURE)
+    say_wrote(PREPARED, DETAILS, CLASSES)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 
-from thaw import params
-from thaw.console import run_stage, say_wrote
-from thaw.dataset import Dataset
-from thaw.files import read_json
-from thaw.plan import Plan
-from thaw.report import write_report
-from thaw.variants import VARIANTS
-from thaw.verdict import describe_end, describe_verdict, suggest_depth
+from thaw.data.dataset import Dataset
+from thaw.data.views import gather_views
+from thaw.evaluate.verdict import describe_verdict, suggest_depth
+from thaw.files.text import read_json
+from thaw.network.plan import Plan
+from thaw.report.ending import describe_end
+from thaw.report.page import write_report
+from thaw.report.pictures import draw_duplicates, draw_views
+from thaw.run import params
+from thaw.run.console import run_stage, say_wrote
+from thaw.run.efficientnet import VARIANTS
 
 PREPARED = "data/prepared"
 PLAN = "data/activations/plan.json"
@@ -26,16 +29,21 @@ SCORES = "plots/scores.csv"
 RELIABILITY = "plots/reliability.csv"
 COUNTS = "plots/classes.csv"
 AUGMENTED = "plots/augmented.png"
+DUPLICATES = "plots/duplicates.png"
 REPORT = "report.html"
 
 
 def main() -> Iterable[str]:
     p = params.load()
+    dataset = Dataset(PREPARED)
+    views = gather_views(dataset, "train", p.augment.model_dump())
+    draw_views(AUGMENTED, dataset, views, p.extract.views)
+    draw_duplicates(DUPLICATES, dataset)
     details = {stage: read_json(path) for stage, path in DETAILS.items()}
     write_report(
         REPORT,
         params=p,
-        dataset=Dataset(PREPARED),
+        dataset=dataset,
         plan=Plan.read(PLAN),
         model=MODEL,
         metrics=details,
@@ -46,7 +54,7 @@ def main() -> Iterable[str]:
         counts=COUNTS,
         augmented=AUGMENTED,
     )
-    say_wrote(REPORT)
+    say_wrote(REPORT, AUGMENTED, DUPLICATES)
     evaluate, finetune = details["evaluate"], details["finetune"]
     total = VARIANTS[p.backbone.name].blocks
     return describe_end(

@@ -12,17 +12,17 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thaw import order
-from thaw.activations import find_starts, write_activations
-from thaw.augmentation import ImageViews
-from thaw.backend import keras
-from thaw.checkpoints import Checkpoint
-from thaw.cluster import open_cluster
-from thaw.engines import KerasEngine, Network, unpack_network
+from thaw.data import blocks as data_blocks
+from thaw.data.activations import KeptViews
+from thaw.data.blocks import Order, choose_block
+from thaw.data.views import ImageViews
 from thaw.errors import InputError
-from thaw.features import KeptViews
-from thaw.frozen import FrozenNetwork
-from thaw.order import Order, choose_block
+from thaw.frozen.engines import KerasEngine, Network, unpack_network
+from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.passes import find_starts, write_activations
+from thaw.frozen.ray import open_cluster
+from thaw.network.backend import keras
+from thaw.run.checkpoints import Checkpoint
 
 RNG = np.random.default_rng(0)
 AUGMENT = {
@@ -66,8 +66,8 @@ def test_what_is_done_is_counted_in_blocks_on_a_cluster():
 
 
 def test_blocks_of_many_views_are_small():
-    assert choose_block(64 * 64 * 3, 5000, views=4) == order.MOST_ROWS
-    assert choose_block(600 * 600 * 3, 100_000, views=100) == order.BATCH
+    assert choose_block(64 * 64 * 3, 5000, views=4) == data_blocks.MOST_ROWS
+    assert choose_block(600 * 600 * 3, 100_000, views=100) == data_blocks.BATCH
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def views(tmp_path_factory):
 @pytest.fixture
 def write(network, views, tmp_path, monkeypatch):
     """Writes in blocks of 8 rows; a digest of each file, by name."""
-    monkeypatch.setattr(order, "MOST_ROWS", 8)
+    monkeypatch.setattr(data_blocks, "MOST_ROWS", 8)
 
     def write(name, cluster=None, kind=Checkpoint):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def test_what_was_begun_here_ends_there(
     write, two_workers, monkeypatch, capsys
 ):
     cluster, _ = two_workers
-    monkeypatch.setattr("thaw.activations.SECONDS_BETWEEN_NOTES", 1e-9)
+    monkeypatch.setattr("thaw.frozen.passes.SECONDS_BETWEEN_NOTES", 1e-9)
     with pytest.raises(KeyboardInterrupt):
         write("both", kind=CutOff)
     whole = write("whole")

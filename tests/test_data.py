@@ -9,19 +9,15 @@ import pytest
 from conftest import draw_stripes, write_photographs
 from PIL import Image
 
-from thaw.checkpoints import Checkpoint
+from thaw.data.images import decode_image, resize_image
+from thaw.data.splits import SPLITS
 from thaw.errors import InputError
-from thaw.files import (
-    ArrayWriter,
-    link_folder,
-    new_file,
-    new_folder,
-    open_array,
-)
-from thaw.images import decode_image, resize_image
-from thaw.preparation import prepare_dataset
-from thaw.sources import open_digits, open_folder, open_source
-from thaw.splits import SPLITS, assign_splits, hash_to_unit
+from thaw.files.arrays import ArrayWriter, open_array
+from thaw.files.atomic import link_folder, new_file, new_folder
+from thaw.prepare.assign import assign_splits, hash_to_unit
+from thaw.prepare.pack import prepare_dataset
+from thaw.prepare.sources import open_digits, open_folder, open_source
+from thaw.run.checkpoints import Checkpoint
 
 OPTIONS = {
     "image_size": 32,

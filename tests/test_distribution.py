@@ -14,16 +14,18 @@ import yaml
 from conftest import ROOT
 from test_survival import read_until, start
 
-from thaw import process
-from thaw.backend import keras
-from thaw.batches import Batches
-from thaw.checkpoints import Checkpoint
-from thaw.distribution import find_processes
-from thaw.environment import describe_environment
 from thaw.errors import InputError
-from thaw.models import build_head, save_model
-from thaw.parts import LOGITS, POOLED, get_part
-from thaw.training import train_model
+from thaw.network.backend import keras
+from thaw.network.head import build_head
+from thaw.network.model_file import save_model
+from thaw.network.parts import get_part
+from thaw.run import process
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.efficientnet import LOGITS, POOLED
+from thaw.run.environment import describe_environment
+from thaw.train.batches import Batches
+from thaw.train.distribution import find_processes
+from thaw.train.loop import train_model
 
 LAUNCHER = f"{sys.executable} -m thaw launch 2 --"
 

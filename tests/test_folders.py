@@ -9,11 +9,11 @@ from conftest import write_photographs
 from PIL import Image
 from test_data import encode, prepare
 
+from thaw.data.images import is_image
 from thaw.errors import InputError
-from thaw.folders import list_images, scan_folder
-from thaw.images import is_image
-from thaw.sources import open_folder
-from thaw.tracking import check_untracked
+from thaw.prepare.folders import list_images, scan_folder
+from thaw.prepare.sources import open_folder
+from thaw.run.tracking import check_untracked
 
 
 @pytest.fixture

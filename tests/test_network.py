@@ -16,29 +16,21 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from thaw.activations import Outputs, write_activations
-from thaw.augmentation import augment_images, gather_views
-from thaw.backbone import build_backbone, measure_drift
-from thaw.backend import keras, make_deterministic
-from thaw.batches import Batches, feed
-from thaw.checkpoints import Checkpoint
-from thaw.dataset import Dataset
+from thaw.data.activations import Features
+from thaw.data.blocks import Order
+from thaw.data.dataset import Dataset
+from thaw.data.views import augment_images, gather_views
 from thaw.errors import InputError
-from thaw.features import Features
-from thaw.files import write_json
-from thaw.folding import fold_normalization
-from thaw.frozen import FrozenNetwork
-from thaw.inputs import open_inputs
-from thaw.models import (
-    build_head,
-    join_head,
-    load_model,
-    save_model,
-    standardize_head,
-)
-from thaw.order import Order
-from thaw.parts import IMAGE, LOGITS, POOLED, get_part
-from thaw.plan import (
+from thaw.files.text import write_json
+from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.passes import Outputs, write_activations
+from thaw.network.backbone import build_backbone, measure_drift
+from thaw.network.backend import keras, make_deterministic
+from thaw.network.folding import fold_normalization
+from thaw.network.head import build_head, join_head, standardize_head
+from thaw.network.model_file import load_model, save_model
+from thaw.network.parts import get_part
+from thaw.network.plan import (
     CACHED,
     POOLED_FEATURES,
     STREAMED,
@@ -48,8 +40,13 @@ from thaw.plan import (
     list_blocks,
     make_plan,
 )
-from thaw.training import Validation, advise, is_better, train_model
-from thaw.variants import VARIANTS
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.efficientnet import IMAGE, LOGITS, POOLED, VARIANTS
+from thaw.train.advice import advise
+from thaw.train.batches import Batches, feed
+from thaw.train.callbacks import Validation
+from thaw.train.inputs import open_inputs
+from thaw.train.loop import is_better, train_model
 
 RNG = np.random.default_rng(0)
 
@@ -297,7 +294,7 @@ def run_part(model, start, ends, inputs, precision):
 
 
 def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
-    monkeypatch.setattr("thaw.frozen.can_use_openvino", lambda: False)
+    monkeypatch.setattr("thaw.frozen.network.can_use_openvino", lambda: False)
     part = get_part(b0, IMAGE, find_tap(b0), POOLED)
     network = FrozenNetwork(part, "auto", "uint8")
     assert network.engine.startswith("keras")
@@ -310,7 +307,7 @@ def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
 
 def test_keras_is_imported_without_what_nobody_uses():
     code = (
-        "import sys; from thaw.backend import keras; import thaw.training; "
+        "import sys, thaw.network.backend, thaw.train.loop; "
         "assert not {'matplotlib', 'sklearn'} & set(sys.modules); "
         "import matplotlib, sklearn"
     )

@@ -11,12 +11,12 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thaw import params
-from thaw.checkpoints import identify
+from thaw.commands.overrides import list_combinations, set_params
 from thaw.errors import InputError
-from thaw.files import read_yaml
-from thaw.overrides import list_combinations, set_params
-from thaw.variants import VARIANTS
+from thaw.files.text import read_yaml
+from thaw.run import params
+from thaw.run.checkpoints import identify
+from thaw.run.efficientnet import VARIANTS
 
 DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import ROOT, Project
 
-from thaw.checkpoints import identify
+from thaw.run.checkpoints import identify
 
 pytestmark = pytest.mark.scale
 

@@ -17,23 +17,26 @@ import yaml
 from conftest import ROOT
 
 from stages import report
-from thaw.backbone import build_backbone
-from thaw.backend import keras
-from thaw.charts import cut_middle, draw_confusion, draw_curves
-from thaw.dataset import Dataset
-from thaw.files import read_json, write_json, write_table
-from thaw.gradcam import TOP, count_positions, map_heat, paint_heat
-from thaw.models import build_head, join_head
-from thaw.parts import LOGITS, get_part
-from thaw.preparation import DUPLICATES
-from thaw.report import (
+from thaw.data.dataset import Dataset
+from thaw.evaluate.verdict import describe_verdict, suggest_depth
+from thaw.files.tables import write_table
+from thaw.files.text import read_json, write_json
+from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras
+from thaw.network.head import build_head, join_head
+from thaw.network.parts import get_part
+from thaw.prepare.pack import DUPLICATES
+from thaw.report.charts import cut_middle, draw_confusion, draw_curves
+from thaw.report.ending import describe_end
+from thaw.report.gradcam import TOP, count_positions, map_heat, paint_heat
+from thaw.report.page import (
     MOST_ERRORS,
     cut_path,
     format_decimal,
     shorten_digest,
     show_errors,
 )
-from thaw.verdict import describe_end, describe_verdict, suggest_depth
+from thaw.run.efficientnet import LOGITS
 
 ODD = '<script>alert(1)</script> & "x" Größe \u732b ' + "long" * 40
 TABLES = [
@@ -485,9 +488,10 @@ def test_heat_is_shown_where_it_has_places(size, shown, tmp_path, monkeypatch):
         (tmp_path / split).mkdir()
         images = np.zeros((1, size, size, 3), np.uint8)
         np.save(tmp_path / split / "images.npy", images)
-    monkeypatch.setattr("thaw.report.load_model", lambda *_: None)
+    monkeypatch.setattr("thaw.report.page.load_model", lambda *_: None)
     monkeypatch.setattr(
-        "thaw.report.map_heat", lambda *_: np.ones((1, size // 32, size // 32))
+        "thaw.report.page.map_heat",
+        lambda *_: np.ones((1, size // 32, size // 32)),
     )
     row = {"actual": "a", "finetuned": "b", "finetuned_calibrated": "0.9"}
     (error,) = show_errors([row], Dataset(tmp_path), "none")

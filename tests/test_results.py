@@ -17,31 +17,36 @@ from dvc.repo import Repo
 from PIL import Image
 from sklearn import metrics as sk
 
-from thaw import forecast, params, prediction
-from thaw.backend import keras
-from thaw.calibration import calibrate, fit_temperature, measure_calibration
-from thaw.card import write_card
-from thaw.comparison import compare_hits, judge_gain, measure_interval
+from thaw.commands import plan, predict
+from thaw.commands.compare import match_images
+from thaw.commands.plan import list_reruns
+from thaw.data.images import decode_image, resize_image
 from thaw.errors import InputError
-from thaw.exports import write_export
-from thaw.files import read_json, read_yaml
-from thaw.forecast import list_reruns
-from thaw.images import decode_image, resize_image
-from thaw.metrics import rank_labels, score_predictions
-from thaw.models import read_about
-from thaw.parts import IMAGE, LOGITS
-from thaw.plan import Plan
-from thaw.predictions import read_hits
-from thaw.revisions import match_images
-from thaw.runtimes import open_export
-from thaw.sources import open_source
-from thaw.verdict import describe_scores
-from thaw.verification import (
+from thaw.evaluate.comparison import compare_hits, judge_gain, measure_interval
+from thaw.evaluate.scores import (
+    measure_calibration,
+    rank_labels,
+    score_predictions,
+)
+from thaw.evaluate.table import read_hits
+from thaw.evaluate.verdict import describe_scores
+from thaw.export.card import write_card
+from thaw.export.formats import write_export
+from thaw.export.runtimes import open_export
+from thaw.export.scoring import (
     check_tolerance,
     load_originals,
     pick_rows,
     score_export,
 )
+from thaw.files.text import read_json, read_yaml
+from thaw.network.backend import keras
+from thaw.network.model_file import read_about
+from thaw.network.plan import Plan
+from thaw.network.temperature import calibrate, fit_temperature
+from thaw.prepare.sources import open_source
+from thaw.run import params
+from thaw.run.efficientnet import IMAGE, LOGITS
 
 RNG = np.random.default_rng(0)
 CLASSES = ("across", "both", "down")
@@ -405,7 +410,7 @@ def inside(reproduced, monkeypatch):
 
 
 def test_a_folder_becomes_json(inside, capsys):
-    prediction.main(
+    predict.main(
         "models/finetuned.keras", ["data/raw/down"], "json", 2, 0.0, "float32"
     )
     found = json.loads(capsys.readouterr().out)
@@ -426,7 +431,7 @@ def test_a_folder_becomes_json(inside, capsys):
 def test_what_can_not_be_predicted_is_one_line(inside, model, path, message):
     Path("photo.keras").write_bytes(b"no model")
     with pytest.raises(InputError, match=message):
-        prediction.main(model, [path], "table", 1, 0.0, "float32")
+        predict.main(model, [path], "table", 1, 0.0, "float32")
 
 
 @pytest.mark.parametrize(
@@ -446,7 +451,7 @@ def test_a_plan_lists_what_dvc_runs(inside, change, expected):
     for name, value in change.items():
         section, key = name.split("__")
         values[section][key] = value
-    found = list_reruns(values, forecast.find_changes())
+    found = list_reruns(values, plan.find_changes())
     assert sorted(found) == sorted(expected)
 
 
@@ -472,7 +477,7 @@ def test_a_plan_takes_a_number_for_what_dvc_takes_it_for(
         Path("params.yaml").write_text(
             text.replace("learning_rate: 0.002", f"learning_rate: {rate}")
         )
-        rerun = list_reruns(read_yaml("params.yaml"), forecast.find_changes())
+        rerun = list_reruns(read_yaml("params.yaml"), plan.find_changes())
         with Repo() as repo:
             status = set(repo.status("dvc.yaml")) - {"check"}
         assert bool(status) == bool(rerun) == (not same), rate
@@ -497,7 +502,7 @@ def test_a_plan_tells_depth_time_and_bytes_and_changes_nothing(reproduced):
 
 
 def test_a_sweep_is_planned_a_line_for_each_combination(inside, capsys):
-    forecast.main(
+    plan.main(
         ["finetune.blocks=1,3", "finetune.learning_rate=0.001,2e-3", "seed=17"]
     )
     head, *lines, _, _ = capsys.readouterr().out.splitlines()
@@ -516,8 +521,8 @@ def test_a_sweep_is_planned_a_line_for_each_combination(inside, capsys):
 def test_a_stage_without_an_estimate_is_planned_too(
     inside, capsys, monkeypatch
 ):
-    monkeypatch.delitem(forecast.ESTIMATES, "report")
-    forecast.main(["evaluate.top_k=2"])
+    monkeypatch.delitem(plan.ESTIMATES, "report")
+    plan.main(["evaluate.top_k=2"])
     lines = capsys.readouterr().out.splitlines()
     assert any(x.split() == ["report", "unknown", "unknown"] for x in lines)
 
@@ -526,11 +531,12 @@ def test_a_plan_counts_the_start_of_keras(reproduced):
     """The clock starts before anything imports it."""
     program = (
         "import sys, types\n"
-        "from thaw import forecast, params, trials\n"
+        "from thaw.commands import plan, trials\n"
+        "from thaw.run import params\n"
         "calls = []\n"
         "def tell(): calls.append('keras' in sys.modules); return len(calls)\n"
         "trials.time = types.SimpleNamespace(perf_counter=tell)\n"
-        "forecast.Trials(params.load(), None).plan\n"
+        "plan.Trials(params.load(), None).plan\n"
         "assert calls[:2] == [False, True], calls\n"
     )
     done = reproduced.run(sys.executable, "-c", program)
@@ -716,7 +722,7 @@ def test_an_exported_keras_file_predicts_as_the_shipped_one(exported):
     files = sorted(map(str, exported.folder.glob("data/raw/both/*.jpg")))
     first, second = (
         list(
-            prediction.Classifier(exported.folder / path, "float32").predict(
+            predict.Classifier(exported.folder / path, "float32").predict(
                 files, top_k=1, threshold=0.0
             )
         )
@@ -805,7 +811,7 @@ def test_a_test_image_that_is_gone_is_named(tmp_path, gone):
 def test_openvino_resizes_as_pillow_at_any_size(precision, off):
     import openvino
 
-    from thaw.resampling import resize_images
+    from thaw.export.resampling import resize_images
 
     images = openvino.opset15.parameter([-1, -1, -1, 3], np.uint8)
     network = openvino.Model([resize_images(images, 48)], [images], "resize")

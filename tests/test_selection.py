@@ -18,15 +18,20 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from test_data import encode, prepare
 
-from thaw.copies import Copies
-from thaw.decoding import RANK, find_group
-from thaw.duplicates import FINGERPRINT, find_duplicates, make_fingerprint
+from thaw.data.images import decode_image, hash_pixels
+from thaw.data.splits import SPLITS
 from thaw.errors import InputError
-from thaw.files import open_array
-from thaw.images import decode_image, hash_pixels
-from thaw.selection import select_images
-from thaw.sources import Source, open_folder
-from thaw.splits import SPLITS, hash_to_unit, unite
+from thaw.files.arrays import open_array
+from thaw.prepare.assign import hash_to_unit, unite
+from thaw.prepare.copies import Copies
+from thaw.prepare.decode import RANK, find_group
+from thaw.prepare.near_duplicates import (
+    FINGERPRINT,
+    find_duplicates,
+    make_fingerprint,
+)
+from thaw.prepare.select import select_images
+from thaw.prepare.sources import Source, open_folder
 
 RNG = np.random.default_rng(0)
 WIDTHS = (5, 6, 7, 8)  # of stripes: no two photographs alike
@@ -633,9 +638,9 @@ def test_images_scaled_to_one_are_refused(tmp_path):
 
 def test_decoding_goes_on_where_it_was(raw, tmp_path, monkeypatch, capsys):
     clock = SimpleNamespace(monotonic=count().__next__)
-    monkeypatch.setattr("thaw.decoding.time", clock)
-    monkeypatch.setattr("thaw.decoding.SECONDS_BETWEEN_NOTES", 6)
-    monkeypatch.setattr("thaw.decoding.AHEAD", 1)
+    monkeypatch.setattr("thaw.prepare.decode.time", clock)
+    monkeypatch.setattr("thaw.prepare.decode.SECONDS_BETWEEN_NOTES", 6)
+    monkeypatch.setattr("thaw.prepare.decode.AHEAD", 1)
     (raw / "train" / "both" / "03.jpg").write_bytes(b"no")
     prepare(open_folder(raw), tmp_path / "whole")
 

@@ -20,20 +20,25 @@ import yaml
 from conftest import OPTIONAL
 from filelock import FileLock
 
-from thaw import backend, process
-from thaw.activations import write_activations
-from thaw.backend import keras, make_deterministic
-from thaw.batches import Batches
-from thaw.checkpoints import Checkpoint, make_key, open_checkpoint
-from thaw.console import progress
-from thaw.environment import describe_environment, find_backend
+from thaw.commands.predict import Classifier
 from thaw.errors import InputError
-from thaw.files import create_array
-from thaw.frozen import FrozenNetwork
-from thaw.models import build_head, join_head, load_model, save_model
-from thaw.parts import LOGITS, POOLED, get_part
-from thaw.prediction import Classifier
-from thaw.training import Words, train_model, weigh_classes
+from thaw.files.arrays import create_array
+from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.passes import write_activations
+from thaw.network import backend
+from thaw.network.backend import keras, make_deterministic
+from thaw.network.head import build_head, join_head
+from thaw.network.model_file import load_model, save_model
+from thaw.network.parts import get_part
+from thaw.run import process
+from thaw.run.checkpoints import Checkpoint, make_key, open_checkpoint
+from thaw.run.console import progress
+from thaw.run.efficientnet import LOGITS, POOLED
+from thaw.run.environment import describe_environment, find_backend
+from thaw.train.batches import Batches
+from thaw.train.callbacks import Words
+from thaw.train.loop import train_model
+from thaw.train.schedule import weigh_classes
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(40, 8)).astype(np.float32)
@@ -117,7 +122,7 @@ def clock(monkeypatch):
     """Seconds that pass only where a test says so."""
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: clock.now
-    monkeypatch.setattr("thaw.console.time", clock)
+    monkeypatch.setattr("thaw.run.console.time", clock)
     return clock
 
 
@@ -162,7 +167,7 @@ def test_training_says_how_far_it_is_within_an_epoch(
 ):
     train(tmp_path / "quick")
     assert not capsys.readouterr().err
-    monkeypatch.setattr("thaw.console.SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr("thaw.run.console.SECONDS_BETWEEN_LINES", 0)
     train(tmp_path / "slow")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 30 and lines[2].startswith("training: 3 of 30 batches")
@@ -212,7 +217,7 @@ def run_network(tmp_path):
 
 
 def test_a_frozen_pass_goes_on_where_it_was(run_network, monkeypatch, capsys):
-    monkeypatch.setattr("thaw.activations.SECONDS_BETWEEN_NOTES", 1e-9)
+    monkeypatch.setattr("thaw.frozen.passes.SECONDS_BETWEEN_NOTES", 1e-9)
     whole, images = run_network("whole")
     with pytest.raises(KeyboardInterrupt):
         run_network("cut", fails_at=(1, 30))
@@ -338,7 +343,7 @@ def test_the_key_follows_data_and_code(reproduced, tmp_path, as_stage):
     photograph = next((project.folder / "data/raw/both").iterdir())
     photograph.write_bytes(photograph.read_bytes() + b" ")
     assert make_key("prepare") != other
-    code = project.folder / "thaw/frozen.py"
+    code = project.folder / "thaw/frozen/network.py"
     before = make_key("extract")
     code.write_text(code.read_text() + "# changed\n")
     assert make_key("extract") != before

@@ -7,8 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from thaw.console import fail
 from thaw.errors import InputError
+from thaw.run.console import fail
 
 # These are about the clone that they belong to, wherever they are called.
 OF_THE_CLONE = ("compare", "plan", "push")
@@ -107,15 +107,15 @@ def main() -> None:
         os.chdir(Path(__file__).parent.parent)
     try:
         if command == "predict":
-            from thaw.prediction import main as run
+            from thaw.commands.predict import main as run
         elif command == "compare":
-            from thaw.revisions import main as run
+            from thaw.commands.compare import main as run
         elif command == "push":
-            from thaw.sharing import main as run
+            from thaw.commands.push import main as run
         elif command == "launch":
-            from thaw.launcher import main as run
+            from thaw.commands.launch import main as run
         else:
-            from thaw.forecast import main as run
+            from thaw.commands.plan import main as run
         run(**arguments)
     except (InputError, OSError) as error:
         fail(str(error))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.claims.page import write_page
 from benchmarks.project import ROOT
-from thaw.environment import describe_environment
-from thaw.files import write_json
+from thaw.files.text import write_json
+from thaw.run.environment import describe_environment
 
 RESULTS = ROOT / "docs" / "claims"
 

@@ -10,12 +10,13 @@ import time
 
 import numpy as np
 
-from thaw.backbone import build_backbone
-from thaw.backend import keras, make_deterministic
-from thaw.folding import fold_normalization
-from thaw.models import build_head, join_head
-from thaw.parts import LOGITS, get_part
-from thaw.plan import apply_plan, make_plan
+from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras, make_deterministic
+from thaw.network.folding import fold_normalization
+from thaw.network.head import build_head, join_head
+from thaw.network.parts import get_part
+from thaw.network.plan import apply_plan, make_plan
+from thaw.run.efficientnet import LOGITS
 
 IMAGE_SIZE = 224
 BATCH = 16

@@ -16,9 +16,9 @@ from benchmarks.claims.lab import (
     train_head,
 )
 from benchmarks.project import ROOT
-from thaw.backend import keras
-from thaw.models import build_head
-from thaw.parts import POOLED
+from thaw.network.backend import keras
+from thaw.network.head import build_head
+from thaw.run.efficientnet import POOLED
 
 SEEDS = (1, 2, 3)
 

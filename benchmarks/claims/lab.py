@@ -13,21 +13,22 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.project import Project
-from thaw import params
-from thaw.augmentation import gather_views
-from thaw.backbone import build_backbone
-from thaw.backend import keras, make_deterministic
-from thaw.batches import Batches, feed
-from thaw.calibration import score_logits
-from thaw.dataset import Dataset
-from thaw.features import KeptViews
-from thaw.files import create_array
-from thaw.folding import fold_normalization
-from thaw.frozen import FrozenNetwork
-from thaw.models import build_head, join_head, seed_dropout
-from thaw.parts import IMAGE, LOGITS, POOLED, get_part
-from thaw.plan import apply_plan, make_plan
-from thaw.training import make_schedule
+from thaw.data.activations import KeptViews
+from thaw.data.dataset import Dataset
+from thaw.data.views import gather_views
+from thaw.files.arrays import create_array
+from thaw.frozen.network import FrozenNetwork
+from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras, make_deterministic
+from thaw.network.folding import fold_normalization
+from thaw.network.head import build_head, join_head, seed_dropout
+from thaw.network.parts import get_part
+from thaw.network.plan import apply_plan, make_plan
+from thaw.network.temperature import score_logits
+from thaw.run import params
+from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.train.batches import Batches, feed
+from thaw.train.schedule import make_schedule
 
 SPLITS = ("train", "validation", "test")
 

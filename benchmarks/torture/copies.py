@@ -12,8 +12,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from thaw.duplicates import FINGERPRINT, find_duplicates, make_fingerprint
-from thaw.images import decode_image
+from thaw.data.images import decode_image
+from thaw.prepare.near_duplicates import (
+    FINGERPRINT,
+    find_duplicates,
+    make_fingerprint,
+)
 
 SAMPLE = 600  # photographs that are copied in each way
 SIZES = (25_000, 50_000, 100_000)  # fingerprints that are matched

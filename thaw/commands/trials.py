@@ -1,0 +1,139 @@
+"""Times of a network's parts on this machine, by a few batches each."""
+
+import math
+import time
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+TRIAL = 32  # pictures
+
+
+@cache
+def time_import() -> float:
+    """Seconds until Keras is there, for which every stage with a network waits.
+
+    It is imported nowhere in this module before.
+    """
+    start = time.perf_counter()
+    import thaw.network.backend  # noqa: F401
+
+    return time.perf_counter() - start
+
+
+class Network:
+    """A backbone without weights, and times of its parts on this machine.
+
+    Each is taken when it is first asked for, and once.
+
+    Attributes:
+        start: seconds until a stage has the backbone.
+    """
+
+    def __init__(self, name: str, image_size: int):
+        self.start = time_import()
+        start = time.perf_counter()
+        from thaw.network.backbone import build_backbone
+
+        self.backbone = build_backbone(name, None, "", image_size)
+        self.start += time.perf_counter() - start
+
+    def count_values(self, layer: str) -> int:
+        """In the output of a layer, for one image."""
+        return math.prod(self.backbone.get_layer(layer).output.shape[1:])
+
+    @cache  # noqa: B019 (one object for each backbone)
+    def time_frozen(
+        self, start: str, *ends: str, precision: str
+    ) -> tuple[float, float]:
+        """Seconds an image, through a part of the backbone, and before."""
+        begun = time.perf_counter()
+        from thaw.frozen.network import FrozenNetwork
+        from thaw.network.parts import get_part
+        from thaw.run.efficientnet import IMAGE
+
+        part = get_part(self.backbone, start, *ends)
+        shape = part.inputs[0].shape[1:]
+        dtype = "uint8" if start == IMAGE else "float16"
+        network = FrozenNetwork(part, precision, dtype)
+        inputs = np.random.default_rng(0).integers(0, 256, (TRIAL, *shape))
+        inputs = inputs.astype(dtype)
+        outs = [np.empty((TRIAL, *s), np.float32) for s in network.outputs]
+
+        def run() -> None:
+            network.run(lambda a, b: inputs[a:b], TRIAL, outs)
+
+        run()
+        before = time.perf_counter() - begun
+        return measure(run) / TRIAL, before
+
+    @cache  # noqa: B019
+    def time_head(
+        self, classes: int, dropout: float, batch_size: int
+    ) -> tuple[float, float]:
+        """Seconds of a step of the head, and until the first one is over."""
+        from thaw.network.parts import get_part
+        from thaw.run.efficientnet import LOGITS, POOLED
+
+        head = self.build_head(classes, dropout)
+        return time_training(get_part(head, POOLED, LOGITS), batch_size)
+
+    @cache  # noqa: B019
+    def time_thawed(
+        self,
+        blocks: int | str,
+        drop_connect_rate: float,
+        classes: int,
+        dropout: float,
+        batch_size: int,
+    ) -> tuple[float, float]:
+        """Seconds of a step of what is thawed, and until the first is over."""
+        from thaw.network.backend import make_deterministic
+        from thaw.network.folding import fold_normalization
+        from thaw.network.head import join_head
+        from thaw.network.parts import get_part
+        from thaw.network.plan import apply_plan, make_plan
+        from thaw.run.efficientnet import LOGITS
+
+        plan = make_plan(self.backbone, blocks, tap_kept=False)
+        apply_plan(self.backbone, plan, drop_connect_rate)
+        make_deterministic(0)
+        model = join_head(self.backbone, self.build_head(classes, dropout))
+        suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
+        return time_training(suffix, batch_size)
+
+    def build_head(self, classes: int, dropout: float):
+        from thaw.network.head import build_head
+        from thaw.run.efficientnet import POOLED
+
+        return build_head(self.count_values(POOLED), classes, dropout)
+
+
+get_network = cache(Network)
+
+
+def time_training(model, batch_size: int) -> tuple[float, float]:
+    """Seconds of a step, and until the first one is over."""
+    from thaw.network.backend import keras
+
+    shape = (batch_size, *model.inputs[0].shape[1:])
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    y = np.zeros(batch_size, np.int32)
+    model.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    start = time.perf_counter()
+    model.train_on_batch(x, y)
+    first = time.perf_counter() - start
+    return measure(lambda: model.train_on_batch(x, y)), first
+
+
+def measure(run: Callable[[], object], least: float = 0.5) -> float:
+    """Seconds of one run, after a first one that does not count."""
+    run()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < least:
+        run()
+        count += 1
+    return (time.perf_counter() - start) / count

@@ -1,0 +1,121 @@
+"""data/prepared, opened for reading."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from thaw.data.splits import SPLITS
+from thaw.errors import InputError
+from thaw.files.arrays import open_array
+from thaw.files.tables import read_table, write_table
+from thaw.files.text import read_json
+
+# Rows of a split (n,), and the view of each (n,), to what lies there or is
+# made of it: (n, *shape).
+Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Views(Protocol):
+    """A `Gather` whose reading and computing may be done in two places."""
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray: ...
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """What consecutive rows are made of (stop - start, ...)."""
+
+    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
+        """Of rows that were read, the first of them being row `first`."""
+
+
+class Dataset:
+    """Images (n, H, W, 3) uint8, labels (n,) int32 and the index, by split.
+
+    Attributes:
+        classes: their names; labels are indices into them.
+        image_size: pixels a side.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.classes: list[str] = read_json(self.folder / "classes.json")
+        self.image_size: int = self.open_images("train").shape[1]
+
+    def open_images(self, split: str) -> np.ndarray:
+        """(n, H, W, 3) uint8, mapped.
+
+        Raises:
+            InputError: where they are anything else.
+        """
+        path = self.folder / split / "images.npy"
+        images = open_array(path)
+        if images.dtype != np.uint8 or images.shape[3:] != (3,):
+            raise InputError(
+                f"{path} holds {images.dtype} of shape {images.shape}; images "
+                "(n, height, width, 3) of uint8 in [0, 255] are expected"
+            )
+        return images
+
+    def open_labels(self, split: str) -> np.ndarray:
+        """(n,) int32; raises InputError for any that is no class."""
+        return open_labels(self.folder / split / "labels.npy", self.classes)
+
+    def read_index(self, split: str) -> Iterator[dict[str, str]]:
+        return read_table(self.folder / split / "index.csv")
+
+    def read_duplicates(self) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+        """The first pairs of copies that were found, least alike first.
+
+        Yields:
+            What duplicates.csv says of a pair, and its images
+            (2, H, W, 3) uint8.
+        """
+        images = open_array(self.folder / "duplicates.npy")
+        yield from zip(
+            read_table(self.folder / "duplicates.csv"), images, strict=False
+        )
+
+    def write_counts(self, path: str | Path) -> None:
+        """A CSV with the images of each class and split."""
+        rows = []
+        for split in SPLITS:
+            count = np.bincount(
+                self.open_labels(split), minlength=len(self.classes)
+            )
+            rows += [
+                (name, split, number)
+                for name, number in zip(self.classes, count, strict=True)
+            ]
+        write_table(path, ["class", "split", "images"], rows)
+
+    def describe(self) -> list[str]:
+        """A line a split: images, and the smallest and largest class."""
+        return [
+            describe_counts(split, self.open_labels(split), self.classes)
+            for split in SPLITS
+        ]
+
+
+def open_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
+    """(n,) int32; raises InputError for any that is no class."""
+    labels = np.array(open_array(path))
+    strange = labels[(labels < 0) | (labels >= len(classes))]
+    if len(strange):
+        raise InputError(
+            f"{path} holds the label {strange[0]}; 0 to {len(classes) - 1} are "
+            f"expected, for {len(classes)} classes"
+        )
+    return labels
+
+
+def describe_counts(
+    split: str, labels: Iterable[int], classes: list[str]
+) -> str:
+    count = Counter(map(int, labels))
+    sizes = [count[label] for label in range(len(classes))]
+    return (
+        f"{split}: {sum(sizes)} images in {len(classes)} classes, "
+        f"{min(sizes)} to {max(sizes)} each"
+    )

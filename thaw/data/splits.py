@@ -1,0 +1,12 @@
+"""Which image belongs to which split."""
+
+SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {  # of folders, and of splits of TensorFlow Datasets
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+    "testing": "test",
+}

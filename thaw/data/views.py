@@ -1,0 +1,132 @@
+"""Views: seeded, augmented versions of each training image."""
+
+from functools import cached_property, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from thaw.data.dataset import Dataset, Gather
+from thaw.files.arrays import open_array
+
+# One image a call, so that the threads that call it do not compete.
+cv2.setNumThreads(1)
+
+
+def augment_images(
+    images: np.ndarray,
+    rows: np.ndarray,
+    views: np.ndarray,
+    seed: int,
+    rotation: float,
+    translation: float,
+    horizontal_flip: bool,
+    contrast: float,
+    first: int = 0,
+) -> np.ndarray:
+    """Views of some images; view 0 is the image itself.
+
+    An image's view follows from `seed`, `view` and its row alone, so that
+    batches may be cut anywhere.
+
+    Args:
+        images: (all, H, W, 3) uint8, range [0, 255].
+        rows: (n,), which of them.
+        views: (n,), 0 or more.
+        seed: of all draws.
+        rotation: at most this share of a full turn, either way.
+        translation: at most this share of height and width, either way.
+        horizontal_flip: whether half of the images are mirrored.
+        contrast: at most this factor less or more.
+        first: the row that images[0] is.
+
+    Returns:
+        (n, H, W, 3) uint8, range [0, 255].
+    """
+    height, width = images.shape[1:3]
+    augmented = np.empty((len(rows), *images.shape[1:]), np.uint8)
+    warped = np.empty(images.shape[1:], np.uint8)
+    for out, row, view in zip(augmented, rows, views, strict=True):
+        if view == 0:
+            out[:] = images[row - first]
+            continue
+        rng = np.random.default_rng([seed, view, row])
+        turn, right, down, factor = rng.uniform(-1, 1, 4)
+        mirrored = horizontal_flip and rng.random() < 0.5
+        matrix = make_affine(
+            (height, width),
+            2 * np.pi * rotation * turn,
+            translation * right,
+            translation * down,
+            mirrored,
+        )
+        # As Keras's layers: bilinear, reflected at the border.
+        cv2.warpAffine(
+            images[row - first],
+            matrix,
+            (width, height),
+            dst=warped,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+        change_contrast(warped, 1 + contrast * factor, out)
+    return augmented
+
+
+def make_affine(
+    size: tuple[int, int],
+    angle: float,
+    right: float,
+    down: float,
+    mirrored: bool,
+) -> np.ndarray:
+    """Rotation about the centre by `angle` radians, shift, mirror: (2, 3)."""
+    height, width = size
+    centre = np.array([width - 1, height - 1]) / 2
+    cosine, sine = np.cos(angle), np.sin(angle)
+    linear = np.array([[cosine, sine], [-sine, cosine]])
+    if mirrored:
+        linear[:, 0] *= -1
+    shift = centre - linear @ centre + [right * width, down * height]
+    return np.column_stack([linear, shift])
+
+
+def change_contrast(image: np.ndarray, factor: float, out: np.ndarray) -> None:
+    """Scales the distance from each channel's mean, as Keras's layer does."""
+    mean = np.array(cv2.mean(image)[:3])
+    levels = np.arange(256)[:, None]
+    table = np.clip(mean + factor * (levels - mean), 0, 255).round()
+    cv2.LUT(image, table.astype(np.uint8)[:, None, :], dst=out)
+
+
+class ImageViews:
+    """Of rows and their views, made on the way: (n, H, W, 3) uint8.
+
+    Args:
+        path: the images (all, H, W, 3) uint8.
+        augment: as `augment_images` has it.
+    """
+
+    def __init__(self, path: str | Path, augment: dict):
+        self.path, self.augment = Path(path).absolute(), augment
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        return open_array(self.path)
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "augment": self.augment}
+
+    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
+        return augment_images(self.images, rows, views, **self.augment)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """The images (stop - start, H, W, 3)."""
+        return np.array(self.images[start:stop])
+
+    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
+        return partial(augment_images, inputs, first=first, **self.augment)
+
+
+def gather_views(dataset: Dataset, split: str, augment: dict) -> ImageViews:
+    return ImageViews(dataset.open_images(split).filename, augment)

@@ -1,0 +1,295 @@
+"""Frozen passes on a Ray cluster: blocks of rows out, activations back."""
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import thaw
+from thaw.data.blocks import Order
+from thaw.data.dataset import Views
+from thaw.errors import InputError
+from thaw.frozen.engines import Network, unpack_network
+from thaw.run.console import without_chatter
+from thaw.run.threads import count_cores
+
+# Ray's own log, on stderr.
+LOG_LEVEL = "fatal"
+
+# Until an address that nobody answers at is given up.
+CONNECT_SECONDS = 8
+
+# A worker asks for little, so that one whose node is gone finds room on
+# another; they are spread all the same.
+WORKER_CPUS = 0.01
+
+# Blocks that a worker has, the one it runs counted.
+BLOCKS_AHEAD = 3
+
+
+def read_block(
+    batch: dict[str, np.ndarray],
+    views: dict[str, Views],
+    orders: dict[str, Order],
+) -> dict[str, Any]:
+    """Runs where the stage does, which has the files."""
+    ((split, start),) = zip(*batch.values(), strict=True)
+    rows = orders[split].get_block(start)
+    return batch | {"inputs": views[split].read(*rows)[None]}
+
+
+class BlockRunner:
+    """A node's worker: the compiled network, and augmentation beside it."""
+
+    def __init__(
+        self,
+        packed: list,  # of a reference, which Ray leaves as it is
+        views: dict[str, Views],
+        orders: dict[str, Order],
+        precisions: dict[str, str],
+        dtypes: list[str],
+        threads: dict[str, int],
+    ):
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        count = min(count_cores(), threads.get(node, count_cores()))
+        self.network: Network = unpack_network(ray.get(packed[0]), count)
+        self.network.check_precision(*precisions.values())
+        self.views, self.orders = views, orders
+        self.precisions, self.dtypes = precisions, dtypes
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        ((split, start, inputs),) = zip(*batch.values(), strict=True)
+        order = self.orders[split]
+        first, stop = order.get_block(start)
+        gather = self.views[split].gather_from(inputs, first)
+        count = (stop - first) * order.views
+        outs = [
+            np.empty((count, *shape), np.float32)
+            for shape in self.network.outputs
+        ]
+        self.network.run(
+            lambda a, b: gather(*order.locate(start + a, start + b)),
+            count,
+            outs,
+            precision=self.precisions[split],
+        )
+        results = {"split": [split], "start": [start]}
+        with np.errstate(over="ignore"):  # the driver looks for infinity
+            for number, (out, dtype) in enumerate(
+                zip(outs, self.dtypes, strict=True)
+            ):
+                results[f"output_{number}"] = out.astype(dtype)[None]
+        return results
+
+
+class Cluster:
+    """A Ray cluster that this process is connected to.
+
+    Attributes:
+        threads: of each node that computes, by its id.
+    """
+
+    def __init__(self):
+        import ray
+
+        self.threads = {
+            node["NodeID"]: int(node["Resources"]["CPU"])
+            for node in ray.nodes()
+            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+        }
+        self.gpus = int(ray.cluster_resources().get("GPU", 0))
+        if not self.threads:
+            raise InputError(
+                "no node of the Ray cluster offers a CPU (ray start --num-cpus)"
+            )
+
+    def count_workers(self, network: Network) -> int:
+        """One on each GPU, or on each node where the network runs on CPUs."""
+        if self.gpus and not network.uses_cpu:
+            return self.gpus
+        return len(self.threads)
+
+    def describe(self, network: Network) -> str:
+        count = self.count_workers(network)
+        return (
+            f"on {count} worker{'s' * (count > 1)} of the Ray cluster at "
+            f"{os.environ['RAY_ADDRESS']}"
+        )
+
+    def run(
+        self,
+        network: Network,
+        views: dict[str, Views],
+        orders: dict[str, Order],
+        precisions: dict[str, str],
+        dtypes: list[str],
+        starts: dict[str, int],
+    ) -> Iterator[tuple[str, int, list[np.ndarray]]]:
+        """Runs blocks anywhere; gives them in order.
+
+        Args:
+            network: what runs.
+            views: of each split, what it is fed with.
+            orders: of each split.
+            precisions: of each split.
+            dtypes: of each output.
+            starts: position in each split to start at, a block's.
+
+        Yields:
+            Split, position, and each output (block * views, *shape).
+
+        Raises:
+            InputError: where a worker can't compute as is asked.
+        """
+        import ray
+
+        blocks = [
+            {"split": split, "start": start}
+            for split, order in orders.items()
+            for start in range(starts[split], len(order), order.step)
+        ]
+        if not blocks:  # all was done when the run was cut off
+            return
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        packed = ray.put(network.pack())  # held until the last block is back
+        on_gpu = self.gpus and not network.uses_cpu
+        results = (
+            ray.data.from_items(blocks, override_num_blocks=len(blocks))
+            .map_batches(
+                read_block,
+                batch_size=1,
+                fn_kwargs={"views": views, "orders": orders},
+                num_cpus=0,
+                compute=ray.data.TaskPoolStrategy(size=2),
+                label_selector=here,
+            )
+            .map_batches(
+                BlockRunner,
+                batch_size=1,
+                fn_constructor_kwargs={
+                    "packed": [packed],
+                    "views": views,
+                    "orders": orders,
+                    "precisions": precisions,
+                    "dtypes": dtypes,
+                    "threads": self.threads,
+                },
+                compute=ray.data.ActorPoolStrategy(
+                    size=self.count_workers(network),
+                    max_tasks_in_flight_per_actor=BLOCKS_AHEAD,
+                ),
+                num_cpus=WORKER_CPUS,
+                num_gpus=1 if on_gpu else 0,
+            )
+        )
+        try:
+            for batch in results.iter_batches(
+                batch_size=1, batch_format="numpy", prefetch_batches=1
+            ):
+                split, start, *outputs = batch.values()
+                yield str(split[0]), int(start[0]), [out[0] for out in outputs]
+        except ray.exceptions.RayError as error:
+            raise InputError(f"on the Ray cluster: {explain(error)}") from error
+
+
+def explain(error: BaseException) -> str:
+    """The last line of what went wrong, which says it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else type(error).__name__
+    return last.rpartition("InputError: ")[2]
+
+
+@contextmanager
+def open_cluster() -> Iterator[Cluster | None]:
+    """The cluster that RAY_ADDRESS names, "local" for one of this machine's
+    own; None where it names none.
+
+    Raises:
+        InputError: where Ray is not installed, or nobody answers.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        yield None
+        return
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", LOG_LEVEL)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise InputError(
+            "RAY_ADDRESS is set, and Ray is not installed: pip install --group "
+            f"ray ({error})"
+        ) from error
+    if "://" in address:
+        raise InputError(
+            f"RAY_ADDRESS is {address}; the stage must run on a node of the "
+            "cluster, with HOST:PORT, auto or local"
+        )
+    with without_chatter():
+        connect(address)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    context.target_max_block_size = None  # a block is what we say it is
+    try:
+        yield Cluster()
+    finally:
+        ray.shutdown()
+
+
+def connect(address: str) -> None:
+    """Raises InputError for an address that nobody answers at."""
+    import ray
+
+    failures = []
+
+    def initialize() -> None:
+        try:
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": [str(Path(thaw.__file__).parent)]},
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:
+            failures.append(error)
+
+    if address == "local":
+        initialize()
+    else:  # Ray itself would go on trying for minutes
+        knock(address)
+        thread = threading.Thread(target=initialize, daemon=True)
+        thread.start()
+        thread.join(CONNECT_SECONDS)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if failures or not ray.is_initialized():
+        why = (
+            explain(failures[0])
+            if failures
+            else f"no answer in {CONNECT_SECONDS} s (some clusters answer only "
+            "to a RAY_AUTH_TOKEN)"
+        )
+        raise InputError(f"no Ray cluster at RAY_ADDRESS={address}: {why}")
+
+
+def knock(address: str) -> None:
+    """Raises InputError where no program listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():  # auto: Ray looks for it
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster at RAY_ADDRESS={address}: {error}"
+        ) from error

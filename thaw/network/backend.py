@@ -1,0 +1,103 @@
+"""Keras, quick to import and without TensorFlow's chatter; determinism.
+
+Import Keras from here: `from thaw.network.backend import keras`. Which backend
+runs is Keras's own affair (KERAS_BACKEND).
+"""
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+
+from thaw.run.console import fail, say, without_chatter
+
+# Where it finds them Keras imports these too, for wrappers and plots of its
+# own that nobody here uses: a third of its time.
+UNUSED = ("matplotlib", "sklearn")
+
+
+@contextmanager
+def import_quickly() -> Iterator[None]:
+    """Hides what Keras can do without, and lets no garbage be looked for.
+
+    Modules are not garbage: they are exempt from collection afterwards, which
+    saves a second at the program's end.
+    """
+    hidden = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        for name in hidden:
+            del sys.modules[name]
+
+
+# Of glibc's mallopt: how much more than is asked for a heap grows by and keeps.
+M_TOP_PAD = -2
+TOP_PAD = 128 * 2**20
+
+
+def keep_memory() -> None:
+    """Has the C library keep what is freed.
+
+    TensorFlow frees and asks for the same again in every step, and the kernel
+    clears it each time: up to a third of training.
+    """
+    with suppress(OSError, AttributeError):  # other systems, other libraries
+        ctypes.CDLL("libc.so.6").mallopt(M_TOP_PAD, TOP_PAD)
+
+
+keep_memory()
+with without_chatter(), import_quickly():
+    try:
+        import keras
+    except ImportError as error:
+        hint = "; `pip install --group jax`" if error.name == "jax" else ""
+        fail(f"Keras's backend can't be imported: {error}{hint}")
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+
+
+def has_accelerator() -> bool:
+    """Whether Keras, on JAX or Torch, computes on anything but processors."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
+def sees_gpu() -> bool:
+    """Whether TensorFlow, as the backend, computes on a GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    return bool(tensorflow.config.list_physical_devices("GPU"))
+
+
+@cache
+def warn_of_float32() -> None:
+    """Says once where bfloat16 could be had on another backend."""
+    if sees_gpu():
+        say(
+            "TensorFlow sees a GPU and computes there in float32; bfloat16 "
+            "takes KERAS_BACKEND=jax or torch"
+        )
+
+
+def make_deterministic(seed: int) -> None:
+    """Seeds Python, NumPy and the backend, and has it repeat itself exactly."""
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        tensorflow.config.experimental.enable_op_determinism()

@@ -1,0 +1,205 @@
+"""From a source to its images, resized, and a table of them."""
+
+import hashlib
+import os
+import re
+import time
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from thaw.data.images import describe_failure, hash_pixels, resize_image
+from thaw.data.splits import SPLITS
+from thaw.files.arrays import ArrayWriter, open_array
+from thaw.files.tables import TableWriter, read_table
+from thaw.prepare.assign import hash_to_unit
+from thaw.prepare.near_duplicates import BLANK, FINGERPRINT, make_fingerprint
+from thaw.prepare.sources import Item, Source
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.console import progress, say
+from thaw.run.threads import map_ahead
+
+# How much is decoded again at most after a run was cut off.
+SECONDS_BETWEEN_NOTES = 10
+
+AHEAD = 64  # images that threads have at hand
+
+# In the checkpoint.
+IMAGES = "images.npy"
+FINGERPRINTS = "fingerprints.npy"
+TABLE = "decoded.csv"
+
+RANK = -1  # a seed that prepare.seed can't be
+
+COLUMNS = ["id", "path", "class", "group", "split", "picture", "reason"]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One image, as it is kept.
+
+    Attributes:
+        identity: sha256 of its file.
+        image: (image_size, image_size, 3) uint8.
+        fingerprint: `FINGERPRINT` uint8.
+        picture: equal for images that are equal, as the fingerprint tells, or
+            else the pixels.
+    """
+
+    identity: str
+    image: np.ndarray
+    fingerprint: np.ndarray
+    picture: str
+
+
+def decode(item: Item, image_size: int, fit: str) -> Decoded:
+    identity, image = item.load()
+    fingerprint = make_fingerprint(image)
+    if np.array_equal(fingerprint, BLANK):
+        picture = hash_pixels(image)
+    else:
+        picture = hashlib.sha256(fingerprint.tobytes()).hexdigest()[:16]
+    return Decoded(
+        identity, resize_image(image, image_size, fit), fingerprint, picture
+    )
+
+
+def decode_images(
+    source: Source,
+    checkpoint: Checkpoint,
+    image_size: int,
+    fit: str,
+    group: str | None,
+) -> None:
+    """All images, resized, and a table of them, in the source's order.
+
+    Goes on where the checkpoint's note says that an earlier run was cut off.
+    Holds few images at a time.
+    """
+
+    def load(item: Item) -> tuple[Item, Decoded | Exception]:
+        try:
+            return item, decode(item, image_size, fit)
+        except Exception as error:  # Pillow's plugins raise anything
+            return item, error
+
+    folder = checkpoint.folder
+    start = {"items": 0, "images": 0, "bytes": 0} | checkpoint.note
+    done, kept = start["items"], start["images"]
+    if done:
+        os.truncate(folder / TABLE, start["bytes"])
+        say(
+            f"goes on from a run that was cut off: {done} images are decoded, "
+            f"those of its last {SECONDS_BETWEEN_NOTES} s run again"
+        )
+    shape = (image_size, image_size, 3)
+    with (
+        ArrayWriter(folder / IMAGES, shape, np.uint8, kept) as images,
+        ArrayWriter(
+            folder / FINGERPRINTS, FINGERPRINT, np.uint8, kept
+        ) as fingerprints,
+        (folder / TABLE).open(
+            "a" if done else "w", encoding="utf-8", newline=""
+        ) as file,
+        progress(source.size, "decoding", "images", done) as bar,
+    ):
+        table = TableWriter(file)
+        if not done:
+            table.writerow(COLUMNS)
+        noted = time.monotonic()
+        items = islice(source.items, done, None)
+        for item, result in map_ahead(load, items, AHEAD):
+            name = source.classes[item.label]
+            about = [item.path, name, find_group(group, item.path), item.split]
+            if isinstance(result, Exception):
+                table.writerow(["", *about, "", describe_failure(result)])
+            else:
+                images.append(result.image[None])
+                fingerprints.append(result.fingerprint[None])
+                table.writerow([result.identity, *about, result.picture, ""])
+            done += 1
+            bar.update()
+            if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
+                for writer in (images, fingerprints, file):
+                    writer.flush()
+                checkpoint.write(
+                    items=done, images=images.rows, bytes=file.buffer.tell()
+                )
+                noted = time.monotonic()
+
+
+def find_group(group: str | None, path: str) -> str:
+    """What `prepare.group` finds in a path: its first group, or all of it."""
+    match = re.search(group, path) if group else None
+    if not match:
+        return ""
+    return (match[1] if match.re.groups else match[0]) or ""
+
+
+class Rows:
+    """What is held of the decoded images: few bytes each.
+
+    Attributes:
+        classes: their names.
+        labels: (n,) int32, indices into the classes.
+        splits: (n,) int8, indices into `SPLITS`: what the source states.
+        hashes: (n,) float64, of the group, or else of the file.
+        ranks: (n,) float64, of the same, whatever the seed.
+        grouped: (n,) bool.
+        pictures: (n,) bytes, equal for equal images.
+        bad: path, class, split and reason of what could not be decoded.
+    """
+
+    def __init__(self, folder: Path, classes: list[str], seed: int):
+        self.folder, self.classes = folder, classes
+        label_of = {name: label for label, name in enumerate(classes)}
+        labels, splits = array("i"), array("b")
+        hashes, ranks = array("d"), array("d")
+        grouped, pictures = array("b"), bytearray()
+        for entry in self.read_entries():
+            unit = entry["group"] or entry["id"]
+            labels.append(label_of[entry["class"]])
+            splits.append(SPLITS.index(entry["split"]))
+            hashes.append(hash_to_unit(unit, seed))
+            ranks.append(hash_to_unit(unit, RANK))
+            grouped.append(bool(entry["group"]))
+            pictures += entry["picture"].encode()
+        self.labels, self.splits = np.array(labels), np.array(splits)
+        self.hashes, self.ranks = np.array(hashes), np.array(ranks)
+        self.grouped = np.array(grouped, bool)
+        self.pictures = np.frombuffer(bytes(pictures), "S16")
+        self.bad = [
+            tuple(entry[name] for name in ("path", "class", "split", "reason"))
+            for entry in read_table(folder / TABLE)
+            if entry["reason"]
+        ]
+
+    def read_entries(self) -> Iterator[dict[str, str]]:
+        """The table's rows of images that could be decoded."""
+        table = read_table(self.folder / TABLE)
+        return (entry for entry in table if not entry["reason"])
+
+    def pick_entries(self, rows: Iterable[int]) -> list[dict[str, str]]:
+        """Those of some rows, in their order."""
+        wanted = list(rows)
+        among = set(wanted)
+        entries = enumerate(self.read_entries())
+        found = {row: entry for row, entry in entries if row in among}
+        return [found[row] for row in wanted]
+
+    def open_images(self) -> np.ndarray:
+        """(n, image_size, image_size, 3) uint8, mapped."""
+        return open_array(self.folder / IMAGES)
+
+    def open_fingerprints(self) -> np.ndarray:
+        """(n, *FINGERPRINT) uint8, mapped."""
+        return open_array(self.folder / FINGERPRINTS)
+
+    def remove(self) -> None:
+        """Removes what was only there to be split."""
+        for name in (IMAGES, FINGERPRINTS, TABLE):
+            (self.folder / name).unlink()

@@ -1,0 +1,272 @@
+"""From a source to data/prepared: decoded, resized, split, packed."""
+
+import shutil
+from collections.abc import Iterator
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+
+from thaw.data.splits import SPLITS
+from thaw.errors import InputError
+from thaw.files.arrays import ArrayWriter
+from thaw.files.tables import write_table
+from thaw.files.text import write_json
+from thaw.prepare.assign import TRAIN
+from thaw.prepare.copies import find_copies
+from thaw.prepare.decode import Rows, decode_images
+from thaw.prepare.select import Selection, select_images
+from thaw.prepare.sources import Source
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.console import format_count, list_some, say
+
+# More unreadable images than this share mean that the source is not what its
+# owner thinks it is.
+MOST_BAD = 0.1
+
+PREPARED = "prepared"
+
+MOST_SHOWN = 24  # pairs of copies
+
+# More copies than this share are rather a scene that hardly changes.
+MANY_COPIES = 0.05
+
+INDEX = ["id", "path", "class", "group"]
+QUARANTINE = ["path", "class", "split", "reason"]
+DUPLICATES = ["path", "split", "class", "other_path", "other_split"]
+DUPLICATES += ["other_class", "similarity", "decision"]
+
+
+def prepare_dataset(
+    source: Source,
+    checkpoint: Checkpoint,
+    image_size: int,
+    fit: str,
+    validation: float,
+    test: float,
+    seed: int,
+    bad_images: str,
+    group: str | None,
+    duplicates: str,
+) -> dict[str, int]:
+    """Decodes a source, in one pass that holds few images.
+
+    Writes into the folder `PREPARED` of the checkpoint: classes.json,
+    quarantine.csv (what is not used, and why), duplicates.csv (copies in two
+    splits or under two labels), duplicates.npy (the first of them, (pairs, 2,
+    image_size, image_size, 3)), and for each split images.npy (n, image_size,
+    image_size, 3) uint8, labels.npy (n,) int32, index.csv.
+
+    Says what was ignored, quarantined, left out or moved.
+
+    Returns:
+        Counts of all that, for the metrics.
+
+    Raises:
+        InputError: where the images do not make a classification set.
+        OSError: where the disk has not the room.
+    """
+    if "counts" in checkpoint.note:
+        return checkpoint.note["counts"]
+    if len(source.classes) < 2:
+        found = ", ".join(source.classes) or "none"
+        raise InputError(f"two classes or more are needed; found: {found}")
+    say(*source.notes)
+    # Once as decoded, once split, once in DVC's cache.
+    size = source.size * 3 * image_size**2
+    checkpoint.check_room(3 * size, "a smaller prepare.image_size needs less")
+    decode_images(source, checkpoint, image_size, fit, group)
+    rows = Rows(checkpoint.folder, source.classes, seed)
+    say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
+    check_bad_images(rows.bad, len(rows.labels), bad_images)
+    if group:
+        say(describe_groups(rows, group))
+
+    shares = {"test": test, "validation": validation}
+    selection = select_images(
+        rows,
+        find_copies(rows.pictures, rows.open_fingerprints()),
+        {s: share for s, share in shares.items() if s not in source.splits},
+        duplicates,
+    )
+    folder = checkpoint.folder / PREPARED
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_duplicates(folder, rows, selection)
+    write_table(
+        folder / "quarantine.csv",
+        QUARANTINE,
+        rows.bad + describe_straddlers(rows, selection),
+    )
+    for code, split in enumerate(SPLITS):
+        members = selection.used & (selection.splits == code)
+        write_split(folder, rows, split, members)
+    write_json(folder / "classes.json", source.classes)
+    say(*describe_selection(selection), *find_gaps(rows, selection))
+    removed = selection.splits[selection.removed]
+    counts = {
+        "bad_images": len(rows.bad),
+        "duplicates_across_splits": len(selection.leaks),
+        "duplicates_across_classes": len(selection.conflicts),
+        "removed_from_train": int((removed == TRAIN).sum()),
+        "removed_from_validation": int((removed != TRAIN).sum()),
+        "left_out": len(selection.left_out) + len(selection.straddlers),
+    }
+    checkpoint.write(counts=counts)
+    rows.remove()
+    return counts
+
+
+def describe_groups(rows: Rows, group: str) -> str:
+    """Raises InputError where the pattern fits no path."""
+    count = int(rows.grouped.sum())
+    if not count:
+        entry = next(rows.read_entries())
+        raise InputError(
+            f"prepare.group is {group}: it is found in no path, such as "
+            f"{entry['path']}"
+        )
+    groups = len(np.unique(rows.hashes[rows.grouped]))
+    return f"{count} of {len(rows.hashes)} images are in {groups} groups"
+
+
+def describe_selection(selection: Selection) -> Iterator[str]:
+    yield from selection.exceptions
+    total = len(selection.used)
+    if selection.leaks:
+        removed = selection.splits[selection.removed]
+        gone = [
+            f"{format_count(int(count), 'image')} removed from {split}"
+            for code, split in enumerate(SPLITS)
+            if (count := (removed == code).sum())
+        ]
+        pairs = format_count(len(selection.leaks), "pair")
+        yield f"copies in two splits: {pairs}, {', '.join(gone) or 'all kept'}"
+    if selection.conflicts:
+        pairs = format_count(len(selection.conflicts), "pair")
+        images = format_count(len(selection.left_out), "image")
+        kept = sum(
+            selection.decide(pair) == "kept" for pair in selection.conflicts
+        )
+        kept = f", {format_count(kept, 'pair')} kept" if kept else ""
+        yield f"copies under two labels: {pairs}, {images} left out{kept}"
+    if selection.pairs:
+        yield "data/prepared/duplicates.csv lists these pairs"
+    together = selection.together[selection.together >= 0]
+    sets, sizes = np.unique(together, return_counts=True)
+    if len(sets):
+        yield (
+            f"copies kept together: {format_count(len(together), 'image')} in "
+            f"{format_count(len(sets), 'set')}, each cut as one"
+        )
+    gone = len(selection.removed) + len(selection.left_out)
+    if max(gone, sizes.max(initial=0)) > MANY_COPIES * total:
+        yield (
+            f"warning: {gone:,} of {total:,} images are gone as copies, and "
+            f"up to {sizes.max(initial=0):,} are cut as one; if they only look "
+            "alike, as where one camera sees one scene, prepare.duplicates: "
+            "keep is right"
+        )
+    if len(selection.straddlers):
+        left = format_count(len(selection.straddlers), "image")
+        yield (
+            f"{left} left out, the group lying in another split; see "
+            "data/prepared/quarantine.csv"
+        )
+
+
+def find_gaps(rows: Rows, selection: Selection) -> Iterator[str]:
+    """Yields warnings of classes that validation or test has no image of."""
+    for code, split in enumerate(SPLITS):
+        there = rows.labels[selection.used & (selection.splits == code)]
+        count = np.bincount(there, minlength=len(rows.classes))
+        lacking = [rows.classes[label] for label in np.flatnonzero(count == 0)]
+        if lacking:
+            yield (
+                f"warning: {len(lacking)} of {len(rows.classes)} classes have "
+                f"no image in {split}: {list_some(lacking, 5)}"
+            )
+
+
+def check_bad_images(bad: list[tuple], good: int, bad_images: str) -> None:
+    """Raises InputError for more bad images than `bad_images` allows."""
+    total = len(bad) + good
+    if not bad:
+        return
+    path, *_, reason = bad[0]
+    found = f"{len(bad)} of {total} images can't be read; {path}: {reason}"
+    if good == 0:
+        raise InputError(found)
+    if bad_images == "fail":
+        raise InputError(f"{found} (prepare.bad_images: fail)")
+    if len(bad) > MOST_BAD * total:
+        raise InputError(f"{found}; more than {MOST_BAD:.0%} is too many")
+
+
+def write_duplicates(folder: Path, rows: Rows, selection: Selection) -> None:
+    """A table of all pairs of copies, and the images of the first of them."""
+    pairs = selection.pairs
+    ordered = [selection.order(pair) for pair in pairs]
+    entries = iter(rows.pick_entries(row for two in ordered for row in two))
+    lines = []
+    for pair, two in zip(pairs, ordered, strict=True):
+        line = []
+        for row in two:
+            entry = next(entries)
+            split = SPLITS[selection.splits[row]]
+            line += [entry["path"], split, entry["class"]]
+        decision = selection.decide(pair)
+        lines.append([*line, f"{pair.similarity:.3f}", decision])
+    write_table(folder / "duplicates.csv", DUPLICATES, lines)
+    shown = np.array(ordered[:MOST_SHOWN], int).reshape(-1, 2)
+    np.save(folder / "duplicates.npy", rows.open_images()[shown])
+
+
+def describe_straddlers(rows: Rows, selection: Selection) -> list[tuple]:
+    """As in the table of what could not be decoded."""
+    entries = rows.pick_entries(selection.straddlers.tolist())
+    return [
+        (
+            entry["path"],
+            entry["class"],
+            entry["split"],
+            f"its group, {entry['group']}, lies in another split too",
+        )
+        for entry in entries
+    ]
+
+
+def write_split(
+    folder: Path, rows: Rows, split: str, members: np.ndarray
+) -> None:
+    """Copies the rows of one split, block by block.
+
+    Args:
+        folder: of all splits.
+        rows: of all images.
+        split: the name of its own folder in there.
+        members: (n,) bool.
+
+    Raises:
+        InputError: where there are none, or their range is not [0, 255].
+    """
+    if not members.any():
+        raise InputError(f"split {split} has no image that can be read")
+    own = folder / split
+    own.mkdir()
+    images, numbers = rows.open_images(), np.flatnonzero(members)
+    highest = 0
+    with ArrayWriter(own / "images.npy", images.shape[1:], np.uint8) as out:
+        for start in range(0, len(numbers), 64):
+            block = images[numbers[start : start + 64]]
+            highest = max(highest, block.max())
+            out.append(block)
+    if highest <= 1:
+        raise InputError(
+            f"no pixel in split {split} is over {highest}: the images seem to "
+            "be scaled to [0, 1]; [0, 255] is expected"
+        )
+    np.save(own / "labels.npy", rows.labels[members])
+    index = compress(rows.read_entries(), members)
+    lines = ([entry[name] for name in INDEX] for entry in index)
+    write_table(own / "index.csv", INDEX, lines)

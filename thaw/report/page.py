@@ -1,0 +1,409 @@
+"""The report: what the stages wrote, gathered and laid out as one page."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from thaw.data.dataset import Dataset
+from thaw.data.images import resize_image
+from thaw.data.splits import SPLITS
+from thaw.evaluate.comparison import HEAD_SHIPPED
+from thaw.evaluate.verdict import MODELS, describe_verdict, suggest_depth
+from thaw.files.atomic import new_file
+from thaw.files.rendering import render
+from thaw.files.tables import read_table
+from thaw.network.model_file import load_model
+from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
+from thaw.report.charts import (
+    draw_confusion,
+    draw_curves,
+    draw_gain,
+    draw_reliability,
+)
+from thaw.report.gradcam import count_positions, map_heat, paint_heat
+from thaw.run.console import format_count
+from thaw.run.efficientnet import VARIANTS
+from thaw.run.params import Params
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+MOST_ERRORS = 24
+MOST_FIGURES = 6  # of errors or copies, before a click
+MOST_CONFUSIONS = 10
+MOST_LISTED = 50  # bad images, pairs of copies
+LEAST_POSITIONS = 4  # of a heat map along a side; fewer show no place
+MOST_CELLS = 25  # classes in a table of confusions, or shown before a click
+MOST_WHOLE = 12  # letters at the end of a path that stay on one line
+SIDE = 160  # pixels of a thumbnail
+
+# Scores by their keys in the details of `evaluate`: name, whether a difference
+# means something, and which way is up.
+SCORES = {
+    "accuracy": ("Accuracy", True, "higher is better"),
+    "accuracy_ci_low": ("Accuracy, 95 % interval", False, ""),
+    "macro_f1": ("F1, mean over classes", True, "higher is better"),
+    "loss": ("Log loss", True, "lower is better"),
+    "ece": ("Expected calibration error", True, "lower is better"),
+    "temperature": ("Temperature, fitted on validation", False, ""),
+    "calibrated_loss": ("Log loss, calibrated", True, "lower is better"),
+    "calibrated_ece": (
+        "Expected calibration error, calibrated",
+        True,
+        "lower is better",
+    ),
+}
+
+# Where fine-tuning took its inputs from.
+ORIGINS = {
+    POOLED_FEATURES: "the pooled features that the head was trained on",
+    TAP: "kept when the features were extracted",
+    CACHED: "computed once and kept",
+    STREAMED: "computed from the images in every epoch",
+}
+
+Row = Mapping[str, str]
+
+
+def write_report(
+    path: str | Path,
+    *,
+    params: Params,
+    dataset: Dataset,
+    plan: Plan,
+    model: str | Path,
+    metrics: Mapping[str, dict],
+    predictions: str | Path,
+    curves: Mapping[str, str | Path],
+    scores: str | Path,
+    reliability: str | Path,
+    counts: str | Path,
+    augmented: str | Path,
+) -> None:
+    """Writes the page; the same results give the same bytes.
+
+    Args:
+        path: the page, which needs no other file.
+        params: of the run.
+        dataset: whose test images the predictions are of, in their order.
+        plan: what was thawed.
+        model: file of the shipped model, for its digest and Grad-CAM.
+        metrics: stage to its details: prepare, head, finetune, evaluate.
+        predictions: a CSV with a row for each test image.
+        curves: phase (head, finetune) to a CSV with a row for each epoch.
+        scores, reliability, counts: CSVs of both models and all classes.
+        augmented: a PNG.
+    """
+    rows = list(read_table(predictions))
+    matrix = count_confusions(rows, dataset.classes)
+    evaluate, finetune = metrics["evaluate"], metrics["finetune"]
+    models = name_models(evaluate)
+    total = VARIANTS[params.backbone.name].blocks
+    page = render(
+        TEMPLATE,
+        FILTERS,
+        verdict=describe_verdict(evaluate, finetune, params.finetune.blocks),
+        depth=suggest_depth(evaluate, finetune, total),
+        models=models,
+        warning=params.warning_of_characters,
+        weights=name_weights(params.backbone.weights, params.backbone.file),
+        image_size=dataset.image_size,
+        digest=shorten_digest(model),
+        model=model,
+        params=params.model_dump(exclude={"export"}),
+        plan=plan,
+        origin=ORIGINS[plan.activations],
+        metrics=metrics,
+        source=params.prepare.data,
+        total_blocks=total,
+        classes=dataset.classes,
+        changes=count_changes(rows),
+        gain=draw_gain(
+            *(evaluate[key] for key in ("gain", "gain_ci_low", "gain_ci_high"))
+        )
+        if "head" in models
+        else None,
+        scores=list_scores(evaluate, models),
+        curves=draw_phases(curves),
+        matrix=matrix.tolist(),
+        heat_map=draw_confusion(matrix, dataset.classes)
+        if len(dataset.classes) > MOST_CELLS
+        else None,
+        confusions=list_confusions(matrix, dataset.classes),
+        recalls=list_classes(scores),
+        reliability=draw_bins(reliability, models),
+        wrong=sum(row["actual"] != row["finetuned"] for row in rows),
+        errors=show_errors(rows, dataset, model),
+        positions=count_positions(dataset.image_size),
+        least_positions=LEAST_POSITIONS,
+        counts=list_counts(counts),
+        splits=SPLITS,
+        augmented=embed_file(augmented),
+        quarantine=list_lines(dataset.folder / "quarantine.csv"),
+        copies=list_lines(dataset.folder / "duplicates.csv"),
+        pairs=show_pairs(dataset),
+        most=MOST_CELLS,
+        most_figures=MOST_FIGURES,
+    )
+    with new_file(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+
+
+def format_decimal(value: float, sign: str = "") -> str:
+    """Three digits behind the point, or two at all where they would be 0."""
+    tiny = 0 < abs(value) < 0.0005
+    text = f"{value:{sign}.2g}" if tiny else f"{value:{sign}.3f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def format_signed(value: float) -> str:
+    return format_decimal(value, "+" if value else "")
+
+
+def cut_path(path: str) -> list[str]:
+    """Pieces between which a line may break; the last ends the file's name."""
+    *pieces, last = re.findall(r"[^/_ -]*[/_ -]|[^/_ -]+$", path) or [""]
+    if len(last) > 2 * MOST_WHOLE:
+        pieces.append(last[:-MOST_WHOLE])
+        last = last[-MOST_WHOLE:]
+    return [*pieces, last]
+
+
+# What the page calls them.
+FILTERS = {
+    "count": format_count,
+    "decimal": format_decimal,
+    "signed": format_signed,
+    "json": partial(json.dumps, ensure_ascii=False),
+    "repr": repr,
+    "pieces": cut_path,
+}
+
+
+def name_weights(weights: str | None, file: str) -> str:
+    return {"file": file, "imagenet": "ImageNet"}.get(weights, "none: random")
+
+
+def name_models(evaluate: Mapping) -> dict[str, str]:
+    """Models that differ, and what the page calls them."""
+    if evaluate["gain_verdict"] == HEAD_SHIPPED:
+        return {"finetuned": "Head alone, shipped"}
+    return {"head": "Head alone", "finetuned": "Fine-tuned"}
+
+
+def shorten_digest(path: str | Path) -> str:
+    """The first digits of what dvc.lock has of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()[:8]
+
+
+def count_changes(rows: Sequence[Row]) -> dict[str, int]:
+    """Test images by which of the two models is right."""
+    changes = dict.fromkeys(("both", "gained", "lost", "neither"), 0)
+    names = {
+        (True, True): "both",
+        (False, True): "gained",
+        (True, False): "lost",
+        (False, False): "neither",
+    }
+    for row in rows:
+        hits = tuple(row[name] == row["actual"] for name in MODELS)
+        changes[names[hits]] += 1
+    return changes
+
+
+def list_scores(evaluate: Mapping, models: Mapping) -> list[dict]:
+    """A row for each score; an interval is one."""
+    rows = []
+    for key in evaluate["finetuned"]:
+        if key == "accuracy_ci_high":
+            continue
+        name, comparable, note = SCORES.get(
+            key,
+            (f"Top-{key[3:]} accuracy", True, "higher is better"),
+        )
+        keys = [key]
+        if key == "accuracy_ci_low":
+            keys.append("accuracy_ci_high")
+        rows.append(
+            {
+                "name": name,
+                "note": note,
+                "values": {
+                    model: {k: evaluate[model][k] for k in keys}
+                    for model in models
+                },
+                "difference": evaluate["finetuned"][key] - evaluate["head"][key]
+                if comparable and "head" in models
+                else None,
+            }
+        )
+    return rows
+
+
+def draw_phases(curves: Mapping[str, str | Path]) -> dict[str, str]:
+    tables = {phase: list(read_table(path)) for phase, path in curves.items()}
+    return {
+        title: draw_curves(title, title.lower(), tables)
+        for title in ("Accuracy", "Loss")
+    }
+
+
+def count_confusions(rows: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
+    """Images by class and by what the fine-tuned model takes them for.
+
+    Returns:
+        (classes, classes) int, actual by predicted.
+    """
+    number = {name: label for label, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)), int)
+    for row in rows:
+        matrix[number[row["actual"]], number[row["finetuned"]]] += 1
+    return matrix
+
+
+def list_confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[dict]:
+    """The most frequent confusions, with their share of the actual class."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=int))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    cells = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        {
+            "actual": classes[actual],
+            "predicted": classes[predicted],
+            "images": int(wrong[actual, predicted]),
+            "of": int(matrix[actual].sum()),
+        }
+        for actual, predicted in cells
+        if wrong[actual, predicted]
+    ]
+
+
+def list_classes(path: str | Path) -> list[dict]:
+    """Each class with its scores, the one of least F1 first."""
+    models = defaultdict(list)
+    for row in read_table(path):
+        models[row["model"]].append(row)
+    rows = [
+        {
+            "name": row["class"],
+            "precision": float(row["precision"]),
+            "recall": float(row["recall"]),
+            "f1": float(row["f1"]),
+            "head_recall": float(head["recall"]),
+            "images": int(row["images"]),
+        }
+        for head, row in zip(*(models[name] for name in MODELS), strict=True)
+    ]
+    return sorted(rows, key=lambda row: row["f1"])
+
+
+def draw_bins(path: str | Path, models: Mapping[str, str]) -> dict[str, str]:
+    """A reliability diagram of each model."""
+    bins = defaultdict(list)
+    for row in read_table(path):
+        bins[row["model"]].append(row)
+    return {
+        name: draw_reliability(
+            name,
+            title,
+            {
+                "as trained": bins[name],
+                "calibrated": bins[f"{name}, calibrated"],
+            },
+        )
+        for name, title in models.items()
+    }
+
+
+def show_errors(
+    rows: Sequence[Row], dataset: Dataset, model: str | Path
+) -> list[dict]:
+    """The errors of greatest confidence, with pictures, and Grad-CAM where it
+    has positions enough.
+
+    Args:
+        rows: of all test images, in the dataset's order.
+        dataset: holds the images.
+        model: file of the model that errs; loaded for Grad-CAM alone.
+    """
+    wrong = [
+        i for i, row in enumerate(rows) if row["actual"] != row["finetuned"]
+    ]
+    wrong.sort(key=lambda i: -float(rows[i]["finetuned_calibrated"]))
+    wrong = wrong[:MOST_ERRORS]
+    if not wrong:
+        return []
+    images = dataset.open_images("test")[wrong]
+    heat = [None] * len(wrong)
+    if count_positions(dataset.image_size) >= LEAST_POSITIONS:
+        classes = dataset.classes
+        network = load_model(model, images.shape[1:], len(classes))
+        predicted = [classes.index(rows[i]["finetuned"]) for i in wrong]
+        heat = map_heat(network, images, np.array(predicted))
+    return [
+        {
+            **rows[i],
+            "probability": float(rows[i]["finetuned_calibrated"]),
+            "image": embed_image(thumbnail),
+            "heat": None
+            if warmth is None
+            else embed_image(paint_heat(thumbnail, warmth)),
+        }
+        for i, warmth, thumbnail in zip(
+            wrong, heat, map(make_thumbnail, images), strict=True
+        )
+    ]
+
+
+def show_pairs(dataset: Dataset) -> list[dict]:
+    """The first pairs of copies, with pictures."""
+    return [
+        {
+            **about,
+            "images": [embed_image(make_thumbnail(image)) for image in images],
+        }
+        for about, images in dataset.read_duplicates()
+    ]
+
+
+def make_thumbnail(image: np.ndarray) -> np.ndarray:
+    return resize_image(Image.fromarray(image), SIDE, "squash")
+
+
+def embed_image(image: np.ndarray) -> str:
+    """(H, W, 3) uint8 as the address of a JPEG that lies in it."""
+    with io.BytesIO() as file:
+        Image.fromarray(image).save(file, "JPEG", quality=85, optimize=True)
+        data = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/jpeg;base64,{data}"
+
+
+def embed_file(path: str | Path) -> str:
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    return f"data:image/png;base64,{data}"
+
+
+def list_counts(path: str | Path) -> list[dict]:
+    """Images of each class: its name, and the number in each split."""
+    classes = defaultdict(dict)
+    for row in read_table(path):
+        classes[row["class"]][row["split"]] = int(row["images"])
+    return [{"name": name, **counts} for name, counts in classes.items()]
+
+
+def list_lines(path: str | Path) -> dict[str, Any]:
+    """The first rows of a table, and how many more there are."""
+    rows = read_table(path)
+    shown = list(islice(rows, MOST_LISTED))
+    return {"shown": shown, "more": sum(1 for _ in rows)}

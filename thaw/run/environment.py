@@ -1,0 +1,62 @@
+"""What computed a result, so that a difference has an explanation."""
+
+import json
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from thaw.run.threads import count_cores
+
+# Those whose version may change a digit; with those of another backend.
+PACKAGES = (
+    "keras",
+    "tensorflow",
+    "openvino",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
+
+
+def describe_environment() -> str:
+    """Versions, processor, threads, in one line."""
+    parts = [f"Python {platform.python_version()}"]
+    backend = find_backend()
+    used = [backend] if backend in ("jax", "torch") else []
+    for package in [*PACKAGES, *used]:
+        try:
+            parts.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    if backend != "tensorflow":
+        parts.append(f"Keras on {backend}")
+    return ", ".join(
+        [*parts, get_processor(), f"{count_cores()} threads", platform.system()]
+    )
+
+
+def find_backend() -> str:
+    """The one that Keras takes, by Keras's rules, without its import."""
+    chosen = None
+    with suppress(OSError, ValueError, AttributeError, RuntimeError):
+        home = os.environ.get("KERAS_HOME")
+        if home is None:
+            base = Path.home()
+            home = (
+                base if os.access(base, os.W_OK) else Path("/tmp")
+            ) / ".keras"
+        text = Path(home, "keras.json").expanduser().read_text()
+        chosen = json.loads(text).get("backend")
+    return os.environ.get("KERAS_BACKEND") or chosen or "tensorflow"
+
+
+def get_processor() -> str:
+    """The name that its maker gave it."""
+    about = Path("/proc/cpuinfo")
+    if about.exists():
+        for line in about.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

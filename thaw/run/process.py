@@ -1,0 +1,151 @@
+"""A stage as a process: alone in its workspace, gone with its DVC, quick to
+interrupt."""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from thaw.errors import InputError
+from thaw.run.start import STDERR
+
+LOCK = Path(".dvc/tmp/thaw.lock")
+
+# What stands between DVC and the stage that it starts.
+SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
+
+# For those who wait: how long an orphan may take to notice, and how long an
+# interrupted stage may take to put away what it was at.
+POLL_SECONDS = 0.5
+LEAVE_SECONDS = 1.5
+
+
+_rank = 0
+
+
+def set_rank(rank: int) -> None:
+    """Says which of several processes this one is, from 0."""
+    global _rank
+    _rank = rank
+
+
+def is_first() -> bool:
+    """Whether this process writes and speaks, for all that do the same."""
+    return _rank == 0
+
+
+@contextmanager
+def lock_workspace() -> Iterator[None]:
+    """Lets one stage at a time work in this folder.
+
+    Of several processes that train together the first one sees to it.
+
+    Raises:
+        InputError: where another one goes on working.
+    """
+    if not is_first():
+        yield
+        return
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # The stage of a DVC that was killed needs a moment to notice.
+        lock = FileLock(LOCK).acquire(timeout=20 * POLL_SECONDS)
+    except Timeout as error:
+        raise InputError(
+            "another stage is at work in this folder; wait for it to end"
+        ) from error
+    with lock:
+        yield
+
+
+def find_starters() -> list[psutil.Process]:
+    """DVC, if it started this stage, and the launchers in between.
+
+    On another host that is what the launcher runs there.
+    """
+    starters = []
+    if "DVC_STAGE" in os.environ:
+        for parent in psutil.Process().parents():
+            if parent.name() in SHELLS:
+                continue
+            starters.append(parent)
+            if not has_stage(parent):
+                break
+    return starters
+
+
+def has_stage(process: psutil.Process) -> bool:
+    """Whether DVC started it, or what started it."""
+    try:
+        return "DVC_STAGE" in process.environ()
+    except psutil.Error:  # another user's
+        return False
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() not in (
+            psutil.STATUS_ZOMBIE,
+            psutil.STATUS_DEAD,
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def watch_process() -> None:
+    """Ends this process with the DVC that started it, and soon after Ctrl-C.
+
+    DVC's end is not passed on to what it runs. Ctrl-C and SIGTERM raise
+    KeyboardInterrupt, which waits for whatever the main thread computes
+    outside Python; when that takes too long, the process ends without it.
+    """
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    threading.Thread(
+        target=_watch, args=(woken, find_starters()), daemon=True
+    ).start()
+
+
+def _watch(woken: int, starters: list[psutil.Process]) -> None:
+    while not select.select([woken], [], [], POLL_SECONDS)[0]:
+        if not all(map(is_alive, starters)):
+            os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(LEAVE_SECONDS)
+    report_interruption()
+    os._exit(130)
+
+
+_interrupted = threading.Event()
+_reported = threading.Lock()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _interrupted.set()
+    report_interruption()  # before a library's C++ ends the program for it
+    raise KeyboardInterrupt
+
+
+def was_interrupted() -> bool:
+    return _interrupted.is_set()
+
+
+def report_interruption() -> None:
+    report("interrupted; `dvc repro` goes on")
+
+
+def report(message: str) -> None:
+    """One line, whoever calls first."""
+    if _reported.acquire(blocking=False):
+        clear = "\r\x1b[K" if os.isatty(STDERR) else ""  # a progress bar
+        line = f"{clear}thaw: {message}\n"
+        os.write(STDERR, line.encode())

@@ -1,0 +1,151 @@
+"""thaw.train.callbacks."""
+
+import json
+
+import numpy as np
+
+from thaw.files.atomic import new_file
+from thaw.network.backend import keras
+from thaw.network.temperature import score_logits
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.console import progress, say
+from thaw.run.process import is_first
+from thaw.train.batches import Batches, feed
+from thaw.train.distribution import (
+    share_file,
+)
+
+KEPT = "training.npz"
+
+# Columns of the learning curves.
+CURVES = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
+
+
+class Validation(keras.callbacks.Callback):
+    """Scores every epoch on the validation images; ends a lost training.
+
+    Args:
+        batches: the validation images.
+        highest_loss: training ends when the calibrated validation loss passes
+            this: not the loss as it is, which a few wrong predictions of great
+            confidence may double in an epoch from which training recovers.
+
+    Attributes:
+        scores: those of the last epoch, by `score_logits`.
+        lost: whether the last epoch's loss passed `highest_loss`, or was not
+            finite.
+    """
+
+    def __init__(self, batches: Batches, highest_loss: float):
+        super().__init__()
+        self.batches, self.highest_loss = batches, highest_loss
+        self.scores, self.lost = None, False
+
+    def measure(self) -> dict[str, float]:
+        logits = self.model.predict(feed(self.batches), verbose=0)
+        return score_logits(logits, self.batches.labels)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.scores = self.measure()
+        logs.update({f"val_{key}": x for key, x in self.scores.items()})
+        loss = self.scores["calibrated_loss"]
+        self.lost = not loss <= self.highest_loss  # or NaN
+        self.model.stop_training = self.lost
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps after every epoch all that the next ones depend on.
+
+    That is the model's weights, the seed states of its drop layers, which
+    Keras saves nowhere, and the optimizer's variables. Batches follow from
+    their step.
+
+    Args:
+        checkpoint: where it is kept.
+        validation: what scores the epochs.
+        start: validation scores before the first epoch, or None.
+        layers: of the model, with those that draw.
+
+    Attributes:
+        curves: losses and accuracies, a row an epoch.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        validation: Validation,
+        start: dict | None,
+        layers: list[keras.Layer],
+    ):
+        super().__init__()
+        self.path, self.layers = checkpoint.folder / KEPT, layers
+        self.validation, self.start, self.curves = validation, start, []
+
+    def list_variables(self) -> list[keras.Variable]:
+        seeds = [
+            layer.seed_generator.state
+            for layer in self.layers
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+        ]
+        weights, optimizer = self.model.weights, self.model.optimizer
+        return [*weights, *seeds, *optimizer.variables]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.curves.append({"epoch": epoch + 1, **logs})
+        if not is_first():
+            return
+        about = {
+            "start": self.start,
+            "curves": self.curves,
+            "scores": self.validation.scores,
+            "lost": self.validation.lost,
+        }
+        variables = [variable.numpy() for variable in self.list_variables()]
+        with new_file(self.path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, json.dumps(about), *variables)
+
+    def restore(self, about: dict, arrays: list[np.ndarray]) -> None:
+        """Goes back to what `load_kept` found."""
+        for variable, value in zip(self.list_variables(), arrays, strict=True):
+            variable.assign(value)
+        self.curves = about["curves"]
+        self.validation.scores = about["scores"]
+        self.validation.lost = about["lost"]
+
+
+def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
+    """What a `Keeper` kept in a run that was cut off."""
+    file = share_file(checkpoint.folder / KEPT)
+    if not file:
+        return None
+    with np.load(file, allow_pickle=False) as kept:
+        about, *arrays = kept.values()
+    return json.loads(str(about)), arrays
+
+
+class Words(keras.callbacks.Callback):
+    """Progress over all steps, and a line for each epoch."""
+
+    def __init__(self, epochs: int, steps: int, done: int):
+        super().__init__()
+        self.epochs, self.steps, self.done = epochs, steps, done
+
+    def on_train_begin(self, logs=None):
+        total, done = (n * self.steps for n in (self.epochs, self.done))
+        self.context = progress(total, "training", "batches", done)
+        self.bar = self.context.__enter__()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.clear()
+        say(
+            f"epoch {epoch + 1:2d}/{self.epochs}: loss {logs['loss']:.4f}, "
+            f"accuracy {logs['accuracy']:.4f}; validation loss "
+            f"{logs['val_loss']:.4f} ({logs['val_calibrated_loss']:.4f} after "
+            f"temperature), accuracy {logs['val_accuracy']:.4f}"
+        )
+
+    def on_train_end(self, logs=None):
+        self.context.__exit__(None, None, None)
