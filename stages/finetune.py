@@ -2,7 +2,7 @@
 
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
-from thaw.files.text import write_json
+from thaw.data.splits import TRAINED
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import has_accelerator, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -14,12 +14,13 @@ from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
 from thaw.run.efficientnet import LOGITS
-from thaw.run.environment import describe_environment
 from thaw.run.process import is_first
-from thaw.train.batches import Batches
+from thaw.train.batches import open_batches
 from thaw.train.distribution import join_processes
 from thaw.train.inputs import open_inputs
 from thaw.train.loop import train_model
+from thaw.train.recipe import Recipe
+from thaw.train.results import describe_results, write_results
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
@@ -45,73 +46,61 @@ def main() -> None:
     head = load_model(HEAD, (features.size,), len(features.classes))
     model = join_head(backbone, head)
     seed_dropout(model, p.seed)
-    inputs = open_inputs(
-        plan,
-        backbone,
-        dataset,
-        features,
-        ACTIVATIONS,
-        views=p.finetune.views,
-        augment=p.augment.model_dump(),
+    train, validation = open_batches(
+        open_inputs(
+            plan,
+            backbone,
+            dataset,
+            features,
+            ACTIVATIONS,
+            views=p.finetune.views,
+            augment=p.augment.model_dump(),
+        ),
+        {s: features.open_labels(s) for s in TRAINED},
+        p.finetune.views,
+        p.finetune.batch_size,
+        p.seed,
     )
-    train, validation = (
-        Batches(
-            inputs[split],
-            features.open_labels(split),
-            views=p.finetune.views if seed is not None else 1,
-            batch_size=p.finetune.batch_size,
-            seed=seed,
-        )
-        for split, seed in {"train": p.seed, "validation": None}.items()
+    recipe = Recipe(
+        "finetune",
+        p.finetune.epochs,
+        p.finetune.learning_rate,
+        p.finetune.warmup_epochs,
+        p.finetune.class_weight,
+        from_trained=True,
+        mixed_precision=has_accelerator(),
     )
-    suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
     with open_checkpoint() as checkpoint:
         training = train_model(
-            suffix,
+            fold_normalization(get_part(model, plan.cut, LOGITS)),
             train,
             validation,
-            CURVES,
+            recipe,
             checkpoint,
-            section="finetune",
-            epochs=p.finetune.epochs,
-            learning_rate=p.finetune.learning_rate,
-            warmup_epochs=p.finetune.warmup_epochs,
-            class_weight=p.finetune.class_weight,
-            from_trained=True,
-            mixed_precision=has_accelerator(),
         )
         if not is_first():
             return
-        scores, start = training.scores, training.start
         save_model(
             model,
             FINETUNED,
             classes=dataset.classes,
-            temperature=scores["temperature"],
+            temperature=training.scores["temperature"],
             image_size=dataset.image_size,
             fit=p.prepare.fit,
         )
-        write_json(METRICS, {"validation_loss": scores["calibrated_loss"]})
-        write_json(
+        write_results(
+            training,
+            METRICS,
             DETAILS,
-            {
-                "shipped": "finetuned" if training.epochs else "head",
-                "epochs": training.epochs,
-                "validation_accuracy": scores["accuracy"],
-                "validation_loss": scores["calibrated_loss"],
-                "temperature": scores["temperature"],
-                "head_validation_accuracy": start["accuracy"],
-                "head_validation_loss": start["calibrated_loss"],
-                "blocks": len(plan.blocks),
-                "trainable_parameters": plan.trainable_parameters,
-                "activations": plan.activations,
-                "bn_drift": measure_drift(backbone, loaded),
-                "precision": features.precision,
-                "engine": features.engine,
-                "environment": describe_environment(),
-            },
+            CURVES,
+            blocks=len(plan.blocks),
+            trainable_parameters=plan.trainable_parameters,
+            activations=plan.activations,
+            bn_drift=measure_drift(backbone, loaded),
+            precision=features.precision,
+            engine=features.engine,
         )
-    say(*training.describe())
+    say(*describe_results(training))
     say_wrote(FINETUNED, METRICS, DETAILS, CURVES)
 
 

@@ -26,6 +26,7 @@ from thaw.run.environment import describe_environment
 from thaw.train.batches import Batches
 from thaw.train.distribution import find_processes
 from thaw.train.loop import train_model
+from thaw.train.recipe import Recipe
 
 LAUNCHER = f"{sys.executable} -m thaw launch 2 --"
 
@@ -266,12 +267,8 @@ def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
         model,
         train,
         validation,
-        tmp_path / "curves.csv",
+        Recipe("head", epochs=1, learning_rate=0.01, mixed_precision=True),
         Checkpoint(tmp_path),
-        epochs=1,
-        learning_rate=0.01,
-        section="head",
-        mixed_precision=True,
     )
     assert "in mixed bfloat16" in capsys.readouterr().out
     assert seen == {True: {"bfloat16"}, False: {"float32"}}

@@ -45,8 +45,10 @@ from thaw.run.efficientnet import IMAGE, LOGITS, POOLED, VARIANTS
 from thaw.train.advice import advise
 from thaw.train.batches import Batches, feed
 from thaw.train.callbacks import Validation
+from thaw.train.choice import is_better
 from thaw.train.inputs import open_inputs
-from thaw.train.loop import is_better, train_model
+from thaw.train.loop import train_model
+from thaw.train.recipe import Recipe
 
 RNG = np.random.default_rng(0)
 
@@ -595,12 +597,8 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
         get_part(model, plan.cut, LOGITS),
         batches(1),
         batches(None),
-        tmp_path / "curves.csv",
+        Recipe("finetune", epochs=3, learning_rate=1e-3, warmup_epochs=1),
         new_checkpoint(tmp_path),
-        epochs=3,
-        learning_rate=1e-3,
-        section="finetune",
-        warmup_epochs=1,
     )
     assert training.epochs == 3 and training.start is None
     changed = {
@@ -610,7 +608,7 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
     }
     assert changed == {*plan.layers, LOGITS}
     assert measure_drift(b0, checkpoint) == 0
-    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 4
+    assert len(training.curves) == 3
 
 
 @pytest.mark.parametrize("blocks", [1, 5, "all"])
@@ -693,11 +691,8 @@ def test_training_from_the_cache_and_streaming_agree(
             fold_normalization(get_part(model, plan.cut, LOGITS)),
             train,
             validation,
-            tmp_path / "curves.csv",
+            Recipe("finetune", epochs=4, learning_rate=1e-3),
             new_checkpoint(tmp_path),
-            epochs=4,
-            learning_rate=1e-3,
-            section="finetune",
         )
         predictions[activations] = model.predict(IMAGES, verbose=0)
     cached, streamed = predictions.values()
@@ -755,11 +750,8 @@ def train_from(suffix, batches, folder, **options):
         suffix,
         batches(1),
         batches(None),
-        folder / "curves.csv",
+        Recipe("finetune", from_trained=True, **options),
         new_checkpoint(folder),
-        section="finetune",
-        from_trained=True,
-        **options,
     )
 
 
@@ -771,7 +763,7 @@ def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):
         suffix, batches, tmp_path, epochs=6, learning_rate=0.3
     )
     assert training.start["calibrated_loss"] > math.log(3)
-    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
+    assert len(training.curves) == 6
 
 
 def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
@@ -781,11 +773,8 @@ def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
             get_part(model, POOLED, LOGITS),
             batches(1),
             batches(None),
-            tmp_path / "curves.csv",
+            Recipe("head", epochs=2, learning_rate=1e38),
             new_checkpoint(tmp_path),
-            epochs=2,
-            learning_rate=1e38,
-            section="head",
         )
 
 
@@ -798,7 +787,7 @@ def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path):
     )
     assert training.epochs == 0 and training.scores == training.start
     assert "finetune.learning_rate=1" in training.advice
-    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 2
+    assert len(training.curves) == 1
     for a, b in zip(before, suffix.get_weights(), strict=True):
         assert np.array_equal(a, b)
 
@@ -838,7 +827,7 @@ def test_the_last_epoch_is_kept_or_the_start(b0, tmp_path, monkeypatch):
 )
 def test_curves_ask_for_what_they_lack(losses, lost, wanted):
     curves = [{"val_calibrated_loss": x, "val_loss": x} for x in losses]
-    advice = advise(curves, lost, math.log(3), "finetune", 0.002, 6)
+    advice = advise(curves, lost, math.log(3), Recipe("finetune", 6, 0.002))
     assert advice is None if wanted is None else wanted in advice
 
 

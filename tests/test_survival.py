@@ -36,9 +36,9 @@ from thaw.run.console import progress
 from thaw.run.efficientnet import LOGITS, POOLED
 from thaw.run.environment import describe_environment, find_backend
 from thaw.train.batches import Batches
-from thaw.train.callbacks import Words
+from thaw.train.callbacks import Narrator
 from thaw.train.loop import train_model
-from thaw.train.schedule import weigh_classes
+from thaw.train.recipe import Recipe, weigh_classes
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(40, 8)).astype(np.float32)
@@ -59,18 +59,14 @@ def train(folder, learning_rate=0.05, **options):
         for seed in (3, None)
     }
     folder.mkdir(exist_ok=True)
-    train_model(
+    training = train_model(
         model,
         batches[3],
         batches[None],
-        folder / "curves.csv",
+        Recipe("head", epochs=6, learning_rate=learning_rate, **options),
         Checkpoint(folder),
-        epochs=6,
-        learning_rate=learning_rate,
-        section="head",
-        **options,
     )
-    return model.get_weights(), (folder / "curves.csv").read_text()
+    return model.get_weights(), training.curves
 
 
 @pytest.mark.parametrize("from_trained", [False, True])
@@ -78,7 +74,7 @@ def test_training_goes_on_as_if_nothing_had_happened(
     tmp_path, monkeypatch, capsys, from_trained
 ):
     whole, curves = train(tmp_path / "whole", from_trained=from_trained)
-    said = Words.on_epoch_end
+    said = Narrator.on_epoch_end
 
     def cut_off(self, epoch, logs=None):
         said(self, epoch, logs)
@@ -86,9 +82,8 @@ def test_training_goes_on_as_if_nothing_had_happened(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Words, "on_epoch_end", cut_off)
+        patch.setattr(Narrator, "on_epoch_end", cut_off)
         train(tmp_path / "cut", from_trained=from_trained)
-    assert not (tmp_path / "cut" / "curves.csv").exists()
     capsys.readouterr()
     resumed, curves_of_both = train(tmp_path / "cut", from_trained=from_trained)
     said = capsys.readouterr().out
@@ -111,7 +106,7 @@ def test_a_lost_training_stays_lost(tmp_path, capsys):
     """Cut off behind its last epoch, it must not train on."""
     options = {"from_trained": True, "learning_rate": 1e4}
     whole, curves = train(tmp_path / "a", **options)
-    assert len(curves.splitlines()) == 2
+    assert len(curves) == 1
     again, curves_again = train(tmp_path / "a", **options)
     assert curves_again == curves
     assert all(map(np.array_equal, whole, again))

@@ -28,7 +28,7 @@ from thaw.network.temperature import score_logits
 from thaw.run import params
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.batches import Batches, feed
-from thaw.train.schedule import make_schedule
+from thaw.train.recipe import Recipe
 
 SPLITS = ("train", "validation", "test")
 
@@ -240,7 +240,9 @@ def fit(
     )
     model.compile(
         optimizer=keras.optimizers.Adam(
-            make_schedule(learning_rate, epochs, warmup_epochs, train.steps)
+            Recipe(
+                "finetune", epochs, learning_rate, warmup_epochs
+            ).make_schedule(train.steps)
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )

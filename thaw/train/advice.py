@@ -1,7 +1,9 @@
-"""thaw.train.advice."""
+"""What to try next: a rate, more epochs, or nothing."""
 
 import math
 from collections.abc import Sequence
+
+from thaw.train.recipe import Recipe
 
 # Of advice: the share of the loss of guessing that a training must fall below;
 # the share of the epochs after which, by the cosine, a tenth of the steps' sum
@@ -12,12 +14,7 @@ IMPROVING = 0.02
 
 
 def advise(
-    curves: Sequence[dict],
-    lost: bool,
-    guessing: float,
-    section: str,
-    learning_rate: float,
-    epochs: int,
+    curves: Sequence[dict], lost: bool, guessing: float, recipe: Recipe
 ) -> str | None:
     """What the learning curves ask for: another rate, more epochs, or nothing.
 
@@ -25,29 +22,28 @@ def advise(
         curves: a row an epoch.
         lost: whether training ended before its last epoch.
         guessing: the loss of guessing, ln(classes).
-        section: of params.yaml.
-        learning_rate, epochs: as they were.
+        recipe: of that training.
     """
     losses = [row["val_calibrated_loss"] for row in curves]
-    rate = f"{section}.learning_rate"
+    rate = f"{recipe.section}.learning_rate"
     if lost or not math.isfinite(losses[-1]):
         return (
             f"training diverged in epoch {len(curves)}, its validation loss "
             f"is {losses[-1]:.3g} (guessing has {guessing:.3g}): "
-            f"try {rate}={learning_rate / 10:g}"
+            f"try {rate}={recipe.learning_rate / 10:g}"
         )
     if losses[-1] > CRAWLING * guessing:
         return (
             f"training hardly began: the validation loss is {losses[-1]:.3g}, "
             f"that of guessing {guessing:.3g}; try {rate}="
-            f"{learning_rate * 10:g}, or check that the images are what the "
-            "backbone expects"
+            f"{recipe.learning_rate * 10:g}, or check that the images are what "
+            "the backbone expects"
         )
     before = losses[int(UNTIL * len(losses)) - 1] if len(losses) > 1 else 0.0
     if losses[-1] < before - IMPROVING:
         return (
             "the validation loss after temperature still fell at the end, from "
-            f"{before:.3g} to {losses[-1]:.3g}: try {section}.epochs="
-            f"{2 * epochs}, or {rate}={2 * learning_rate:g}"
+            f"{before:.3g} to {losses[-1]:.3g}: try {recipe.section}.epochs="
+            f"{2 * recipe.epochs}, or {rate}={2 * recipe.learning_rate:g}"
         )
     return None

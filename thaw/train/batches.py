@@ -1,12 +1,13 @@
 """Batches of activations for training and validation."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 
 import numpy as np
 
 from thaw.data.dataset import Gather
+from thaw.data.splits import TRAINED
 from thaw.network.backend import keras
 from thaw.train.distribution import pick_rows
 
@@ -74,6 +75,28 @@ class Batches(keras.utils.PyDataset):
         views = (self._first_view[rows] + epoch) % self.views
         x = self.gather(rows, views).astype(np.float32)
         return (labels, x) if spread else x, labels
+
+
+def open_batches(
+    gather: Mapping[str, Gather],
+    labels: Mapping[str, np.ndarray],
+    views: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[Batches, Batches]:
+    """Those of train, drawn by `seed`, and those of validation, one view each.
+
+    Args:
+        gather, labels: of both splits.
+        views: of each training image.
+        batch_size: rows in a batch.
+        seed: of order and views.
+    """
+    train, validation = TRAINED
+    return (
+        Batches(gather[train], labels[train], views, batch_size, seed),
+        Batches(gather[validation], labels[validation], 1, batch_size, None),
+    )
 
 
 def feed(batches: Batches):

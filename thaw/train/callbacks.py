@@ -1,6 +1,7 @@
-"""thaw.train.callbacks."""
+"""What happens after each epoch: scores, a line, all that resuming takes."""
 
 import json
+import math
 
 import numpy as np
 
@@ -17,29 +18,27 @@ from thaw.train.distribution import (
 
 KEPT = "training.npz"
 
-# Columns of the learning curves.
-CURVES = ["epoch", "accuracy", "loss", "val_accuracy", "val_loss"]
-
 
 class Validation(keras.callbacks.Callback):
     """Scores every epoch on the validation images; ends a lost training.
 
     Args:
         batches: the validation images.
+
+    Attributes:
         highest_loss: training ends when the calibrated validation loss passes
             this: not the loss as it is, which a few wrong predictions of great
             confidence may double in an epoch from which training recovers.
-
-    Attributes:
         scores: those of the last epoch, by `score_logits`.
         lost: whether the last epoch's loss passed `highest_loss`, or was not
             finite.
     """
 
-    def __init__(self, batches: Batches, highest_loss: float):
+    def __init__(self, batches: Batches):
         super().__init__()
-        self.batches, self.highest_loss = batches, highest_loss
-        self.scores, self.lost = None, False
+        self.batches, self.highest_loss = batches, math.inf
+        self.scores: dict[str, float] = {}
+        self.lost = False
 
     def measure(self) -> dict[str, float]:
         logits = self.model.predict(feed(self.batches), verbose=0)
@@ -63,10 +62,10 @@ class Keeper(keras.callbacks.Callback):
     Args:
         checkpoint: where it is kept.
         validation: what scores the epochs.
-        start: validation scores before the first epoch, or None.
         layers: of the model, with those that draw.
 
     Attributes:
+        start: validation scores before the first epoch, or None.
         curves: losses and accuracies, a row an epoch.
     """
 
@@ -74,12 +73,13 @@ class Keeper(keras.callbacks.Callback):
         self,
         checkpoint: Checkpoint,
         validation: Validation,
-        start: dict | None,
         layers: list[keras.Layer],
     ):
         super().__init__()
         self.path, self.layers = checkpoint.folder / KEPT, layers
-        self.validation, self.start, self.curves = validation, start, []
+        self.validation = validation
+        self.start: dict[str, float] | None = None
+        self.curves: list[dict] = []
 
     def list_variables(self) -> list[keras.Variable]:
         seeds = [
@@ -108,7 +108,7 @@ class Keeper(keras.callbacks.Callback):
         """Goes back to what `load_kept` found."""
         for variable, value in zip(self.list_variables(), arrays, strict=True):
             variable.assign(value)
-        self.curves = about["curves"]
+        self.start, self.curves = about["start"], about["curves"]
         self.validation.scores = about["scores"]
         self.validation.lost = about["lost"]
 
@@ -123,7 +123,7 @@ def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
     return json.loads(str(about)), arrays
 
 
-class Words(keras.callbacks.Callback):
+class Narrator(keras.callbacks.Callback):
     """Progress over all steps, and a line for each epoch."""
 
     def __init__(self, epochs: int, steps: int, done: int):

@@ -1,0 +1,36 @@
+"""Which weights a training leaves: those of its last epoch, or of its start.
+
+The rate has fallen to 0 by the last epoch, and on real features no score of
+validation picks an epoch that is better on average: docs/claims.md.
+"""
+
+import math
+from collections.abc import Mapping
+
+SHIPPED_HEAD = (
+    "fine-tuning did not beat the head alone on validation, so that is shipped"
+)
+
+
+def is_better(scores: Mapping[str, float], start: Mapping[str, float]) -> bool:
+    """By validation accuracy; where it is equal, by the calibrated loss.
+
+    The loss alone would not do: far from ImageNet fine-tuning gains points of
+    accuracy while its few wrong predictions grow more certain.
+
+    Args:
+        scores, start: of the last epoch and of the start, by `score_logits`.
+    """
+    keys = [(x["accuracy"], -x["calibrated_loss"]) for x in (scores, start)]
+    return keys[0] > keys[1]
+
+
+def limit_loss(start: Mapping[str, float] | None, classes: int) -> float:
+    """The calibrated validation loss beyond which a training is lost.
+
+    That of guessing, ln(classes), for a training that starts below it; a start
+    beyond guessing may come down yet.
+    """
+    guessing = math.log(classes)
+    known = start and start["calibrated_loss"] <= guessing
+    return guessing if known else math.inf

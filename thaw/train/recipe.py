@@ -1,0 +1,89 @@
+"""How a model is trained: what params.yaml says, as Keras takes it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from thaw.network.backend import keras
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A schedule and a loss.
+
+    Attributes:
+        section: of params.yaml that they are from, for advice.
+        epochs: 1 or more.
+        learning_rate: the highest; it falls to 0 along a cosine.
+        warmup_epochs: in which the rate rises to it.
+        class_weight: "none", or "balanced": each image counts in inverse
+            proportion to its class's size, in the training loss alone.
+        from_trained: score the start as well, and never end worse.
+        mixed_precision: train all but the last layer in bfloat16.
+    """
+
+    section: str
+    epochs: int
+    learning_rate: float
+    warmup_epochs: int = 0
+    class_weight: str = "none"
+    from_trained: bool = False
+    mixed_precision: bool = False
+
+    def make_schedule(
+        self, steps: int
+    ) -> keras.optimizers.schedules.CosineDecay:
+        """Up to `learning_rate` in a line, down to 0 along a cosine.
+
+        Args:
+            steps: in an epoch.
+        """
+        warmup = min(self.warmup_epochs, self.epochs) * steps
+        return keras.optimizers.schedules.CosineDecay(
+            self.learning_rate / max(warmup, 1),
+            decay_steps=max(self.epochs * steps - warmup, 1),
+            warmup_target=self.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+
+
+def weigh_classes(labels: np.ndarray, class_weight: str) -> dict | None:
+    """What Keras's `fit` takes as class_weight.
+
+    Args:
+        labels: (n,) int, of the training images.
+        class_weight: "none" or "balanced", n / (classes * count of the class),
+            as scikit-learn has it.
+    """
+    if class_weight == "none":
+        return None
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=classes, y=labels)
+    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
+
+
+def train_in_bfloat16(model: keras.Model, layers: list[keras.Layer]) -> None:
+    """Has training steps, and nothing else, compute in mixed bfloat16.
+
+    Variables stay in float32, and so do the policies that layers are saved
+    with.
+
+    Args:
+        model: what is trained.
+        layers: of it, those that compute in bfloat16.
+    """
+    step = model.train_step
+
+    def train_step(*args):
+        policies = [layer.dtype_policy for layer in layers]
+        try:
+            for layer in layers:
+                layer.dtype_policy = "mixed_bfloat16"
+            return step(*args)
+        finally:
+            for layer, policy in zip(layers, policies, strict=True):
+                layer.dtype_policy = policy
+
+    model.train_step = train_step

@@ -1,0 +1,77 @@
+"""What a stage that trains leaves beside its model: metrics, curves, words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from thaw.files.tables import write_table
+from thaw.files.text import write_json
+from thaw.run.environment import describe_environment
+from thaw.train.choice import SHIPPED_HEAD
+from thaw.train.loop import Training
+
+# Columns of the learning curves.
+CURVES = [
+    "epoch",
+    "accuracy",
+    "loss",
+    "val_accuracy",
+    "val_loss",
+    "val_calibrated_loss",
+]
+
+
+def write_results(
+    training: Training,
+    metrics: str | Path,
+    details: str | Path,
+    curves: str | Path,
+    **more: Any,
+) -> None:
+    """Writes two JSON files and a CSV.
+
+    Args:
+        training: what came of it.
+        metrics: gets what people decide by.
+        details: gets all else.
+        curves: gets a row an epoch.
+        more: of the details.
+    """
+    scores, start = training.scores, training.start
+    shipped, head = {}, {}
+    if start:
+        shipped = {"shipped": "finetuned" if training.epochs else "head"}
+        head = {
+            "head_validation_accuracy": start["accuracy"],
+            "head_validation_loss": start["calibrated_loss"],
+        }
+    write_json(metrics, {"validation_loss": scores["calibrated_loss"]})
+    write_json(
+        details,
+        {
+            **shipped,
+            "epochs": training.epochs,
+            "validation_accuracy": scores["accuracy"],
+            "validation_loss": scores["calibrated_loss"],
+            "temperature": scores["temperature"],
+            **head,
+            **more,
+            "environment": describe_environment(),
+        },
+    )
+    rows = [[row[name] for name in CURVES] for row in training.curves]
+    write_table(curves, CURVES, rows)
+
+
+def describe_results(training: Training) -> Iterator[str]:
+    """What came of it, for people, and the advice."""
+    accuracy = f"validation accuracy {training.scores['accuracy']:.4f}"
+    if training.start is None:
+        yield accuracy
+    elif training.epochs:
+        before = training.start["accuracy"]
+        yield f"{accuracy} ({before:.4f} with the head alone)"
+    else:
+        yield SHIPPED_HEAD
+    if training.advice:
+        yield f"advice: {training.advice}"
