@@ -15,8 +15,9 @@ from thaw.errors import InputError
 from thaw.files.arrays import ArrayWriter, open_array
 from thaw.files.atomic import link_folder, new_file, new_folder
 from thaw.prepare.assign import assign_splits, hash_to_unit
+from thaw.prepare.digits import open_digits
 from thaw.prepare.pack import prepare_dataset
-from thaw.prepare.sources import open_digits, open_folder, open_source
+from thaw.prepare.sources import open_folder, open_source
 from thaw.run.checkpoints import Checkpoint
 
 OPTIONS = {

@@ -25,13 +25,14 @@ from thaw.files.arrays import open_array
 from thaw.prepare.assign import hash_to_unit, unite
 from thaw.prepare.copies import Copies
 from thaw.prepare.decode import RANK, find_group
+from thaw.prepare.items import Source
 from thaw.prepare.near_duplicates import (
     FINGERPRINT,
     find_duplicates,
     make_fingerprint,
 )
 from thaw.prepare.select import select_images
-from thaw.prepare.sources import Source, open_folder
+from thaw.prepare.sources import open_folder
 
 RNG = np.random.default_rng(0)
 WIDTHS = (5, 6, 7, 8)  # of stripes: no two photographs alike

@@ -8,7 +8,7 @@ import numpy as np
 
 from thaw.errors import InputError
 from thaw.export.runtimes import Predict
-from thaw.prepare.sources import Item, Source
+from thaw.prepare.items import Item, Source
 from thaw.run.console import progress
 from thaw.run.threads import map_ahead
 

@@ -17,8 +17,8 @@ from thaw.data.splits import SPLITS
 from thaw.files.arrays import ArrayWriter, open_array
 from thaw.files.tables import TableWriter, read_table
 from thaw.prepare.assign import hash_to_unit
+from thaw.prepare.items import Item, Source
 from thaw.prepare.near_duplicates import BLANK, FINGERPRINT, make_fingerprint
-from thaw.prepare.sources import Item, Source
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
 from thaw.run.threads import map_ahead

@@ -15,8 +15,8 @@ from thaw.files.text import write_json
 from thaw.prepare.assign import TRAIN
 from thaw.prepare.copies import find_copies
 from thaw.prepare.decode import Rows, decode_images
+from thaw.prepare.items import Source
 from thaw.prepare.select import Selection, select_images
-from thaw.prepare.sources import Source
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import format_count, list_some, say
 
@@ -89,7 +89,16 @@ def prepare_dataset(
         {s: share for s, share in shares.items() if s not in source.splits},
         duplicates,
     )
-    folder = checkpoint.folder / PREPARED
+    pack_images(checkpoint.folder / PREPARED, rows, selection)
+    say(*describe_selection(selection), *find_gaps(rows, selection))
+    counts = count_changes(rows, selection)
+    checkpoint.write(counts=counts)
+    rows.remove()
+    return counts
+
+
+def pack_images(folder: Path, rows: Rows, selection: Selection) -> None:
+    """Writes all that `prepare_dataset` names, anew."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     write_duplicates(folder, rows, selection)
@@ -101,10 +110,13 @@ def prepare_dataset(
     for code, split in enumerate(SPLITS):
         members = selection.used & (selection.splits == code)
         write_split(folder, rows, split, members)
-    write_json(folder / "classes.json", source.classes)
-    say(*describe_selection(selection), *find_gaps(rows, selection))
+    write_json(folder / "classes.json", rows.classes)
+
+
+def count_changes(rows: Rows, selection: Selection) -> dict[str, int]:
+    """How many images were not used, and why, for the metrics."""
     removed = selection.splits[selection.removed]
-    counts = {
+    return {
         "bad_images": len(rows.bad),
         "duplicates_across_splits": len(selection.leaks),
         "duplicates_across_classes": len(selection.conflicts),
@@ -112,9 +124,6 @@ def prepare_dataset(
         "removed_from_validation": int((removed != TRAIN).sum()),
         "left_out": len(selection.left_out) + len(selection.straddlers),
     }
-    checkpoint.write(counts=counts)
-    rows.remove()
-    return counts
 
 
 def describe_groups(rows: Rows, group: str) -> str:

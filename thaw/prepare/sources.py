@@ -4,50 +4,16 @@ A source names its classes and yields items; an item is loaded later, on a
 thread, so that a bad file costs one item and a large set no memory.
 """
 
-import contextlib
-import difflib
-import hashlib
-import threading
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from thaw.data.images import convert_image, decode_image
-from thaw.data.splits import SPLIT_NAMES, SPLITS
-from thaw.errors import InputError
+from thaw.data.splits import SPLITS
+from thaw.prepare.digits import open_digits
 from thaw.prepare.folders import list_images, scan_folder
-from thaw.run.console import list_some, without_chatter
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image, not yet loaded."""
-
-    path: str
-    label: int
-    split: str  # "train" where the source brings no splits
-    load: Callable[[], tuple[str, Image.Image]]  # sha256 of its bytes, picture
-
-
-@dataclass(frozen=True)
-class Source:
-    classes: list[str]
-    splits: list[str]  # those the source brings
-    sizes: dict[str, int]  # images of each split; train where it brings none
-    items: Iterator[Item]
-    notes: list[str] = field(default_factory=list)  # sentences for the user
-
-    @property
-    def size(self) -> int:
-        """Images in all."""
-        return sum(self.sizes.values())
+from thaw.prepare.items import Item, Source, load_file
+from thaw.prepare.tfds import open_tfds
 
 
 def open_source(
@@ -67,40 +33,6 @@ def open_source(
     if source == "folder":
         return open_folder(path, classes)
     return open_tfds(name, data_dir, path)
-
-
-def open_digits() -> Source:
-    """1,797 handwritten digits of 8 x 8 pixels, shipped by scikit-learn."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)
-    items = (
-        Item(
-            f"digits/{row:04d}",
-            int(label),
-            "train",
-            partial(_load_array, image),
-        )
-        for row, (image, label) in enumerate(
-            zip(pixels, digits.target, strict=True)
-        )
-    )
-    classes = [str(name) for name in digits.target_names]
-    return Source(classes, [], {"train": len(pixels)}, items)
-
-
-def _load_array(pixels: np.ndarray) -> tuple[str, Image.Image]:
-    if pixels.dtype == np.uint16:
-        pixels = (pixels // 256).astype(np.uint8)
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-    return digest.hexdigest(), convert_image(Image.fromarray(pixels))
-
-
-def _load_file(path: Path) -> tuple[str, Image.Image]:
-    data = path.read_bytes()
-    return hashlib.sha256(data).hexdigest(), decode_image(data)
 
 
 def open_folder(path: str | Path, classes: str = "first") -> Source:
@@ -125,146 +57,6 @@ def open_folder(path: str | Path, classes: str = "first") -> Source:
             label = names.index(home.name)
             for file in map(Path, list_images(home.path)):
                 inner = file.relative_to(path).as_posix()
-                yield Item(inner, label, home.split, partial(_load_file, file))
+                yield Item(inner, label, home.split, partial(load_file, file))
 
     return Source(names, splits, sizes, list_items(), scan.notes)
-
-
-def open_tfds(
-    name: str, data_dir: str | None, watched: str | None = None
-) -> Source:
-    """A classification set of TensorFlow Datasets, by its supervised_keys.
-
-    Args:
-        name: NAME[/CONFIG].
-        data_dir: where it lies.
-        watched: what DVC watches, for a set that is in no catalogue.
-
-    Raises:
-        InputError: where it is missing, no classification set, or not watched.
-    """
-    with without_chatter():
-        import tensorflow_datasets as tfds
-
-    if data_dir and data_dir[0] == "~":
-        data_dir = str(Path(data_dir).expanduser())
-    builder = _find_builder(tfds, name, data_dir)
-    _check_watched(tfds, builder, name, watched)
-    features, keys = builder.info.features, builder.info.supervised_keys
-    try:
-        image_key, label_key = keys
-        kinds = features[image_key], features[label_key]
-    except (TypeError, ValueError, KeyError):
-        kinds = None, None
-    wanted = tfds.features.Image, tfds.features.ClassLabel
-    if not all(map(isinstance, kinds, wanted)):
-        raise InputError(
-            f"prepare.name is {name}; allowed: a set whose supervised_keys "
-            f"are an image and a class label (this one's: {keys})"
-        )
-    if kinds[0].np_dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"prepare.name is {name}: its images are {kinds[0].np_dtype}; "
-            "integers from 0 are expected"
-        )
-    _download(tfds, builder, name)
-    named = {
-        SPLIT_NAMES[split]: split
-        for split in builder.info.splits
-        if split in SPLIT_NAMES
-    }
-    if "train" not in named:
-        raise InputError(f"prepare.name is {name}: it has no split train")
-    splits = [split for split in SPLITS if split in named]
-    others = [s for s in builder.info.splits if s not in named.values()]
-    notes = [f"ignored, splits: {list_some(others)}"] if others else []
-    sizes = {s: builder.info.splits[named[s]].num_examples for s in splits}
-
-    def list_items() -> Iterator[Item]:
-        for split in splits:
-            images = builder.as_dataset(
-                split=named[split],
-                as_supervised=True,
-                read_config=tfds.ReadConfig(interleave_cycle_length=1),
-            )
-            for row, (image, label) in enumerate(tfds.as_numpy(images)):
-                if not 0 <= label < len(classes):
-                    raise InputError(
-                        f"prepare.name is {name}: split {split} has images "
-                        "without a label"
-                    )
-                load = partial(_load_array, image)
-                yield Item(f"{name}/{split}/{row}", int(label), split, load)
-
-    classes = list(kinds[1].names)
-    return Source(classes, splits, sizes, list_items(), notes)
-
-
-def _find_builder(tfds, name: str, data_dir: str | None):
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        base = name.split("/")[0].split(":")[0]
-        if base in known:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"prepare.name is {name}: {reason}") from error
-        close = difflib.get_close_matches(base, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise InputError(
-            f"prepare.name is {name}: TensorFlow Datasets has no such set, nor "
-            f"has prepare.data_dir{hint}"
-        ) from error
-
-
-def _check_watched(tfds, builder, name: str, watched: str | None) -> None:
-    """Refuses a set that may change without DVC noticing.
-
-    A catalogue's set is what its name and version say. One's own may be built
-    anew under the same version.
-    """
-    folder = Path(builder.data_path)
-    own = builder.name not in tfds.list_builders(with_community_datasets=False)
-    if not own or watched is None or "://" in str(builder.data_path):
-        return
-    if not folder.resolve().is_relative_to(Path(watched).resolve()):
-        raise InputError(
-            f"prepare.name is {name}: a set of no catalogue, which DVC does "
-            f"not watch; let prepare.path be {folder.parent}"
-        )
-
-
-def _download(tfds, builder, name: str) -> None:
-    """Makes sure that the set is on disk, or says within 15 s why not."""
-    if builder.info.splits:
-        return
-    if not is_online():
-        raise InputError(
-            f"prepare.name is {name}: not in {builder.data_path}, and there is "
-            "no connection to download it"
-        )
-    try:
-        builder.download_and_prepare()
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{name} can't be downloaded: {reason}") from error
-
-
-def is_online(host: str = "https://storage.googleapis.com") -> bool:
-    """Whether a host answers within 10 s, proxies of the environment used.
-
-    TFDS itself retries an unreachable host for minutes. A thread, because
-    every address of a host, and its name's lookup, take their own time.
-    """
-    answers = []
-
-    def ask() -> None:
-        with contextlib.suppress(OSError):
-            with contextlib.suppress(urllib.error.HTTPError):  # an answer
-                urllib.request.urlopen(host, timeout=10)
-            answers.append(True)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout=10)
-    return bool(answers)

@@ -9,9 +9,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from thaw.errors import InputError
 from thaw.files.text import read_yaml
@@ -32,10 +33,6 @@ def number(allowed: str, **limits: float) -> Any:
     )
 
 
-def one_of(*values: str) -> Any:
-    return Field(description=", ".join(values[:-1]) + f" or {values[-1]}")
-
-
 Text = Annotated[str, Field(min_length=1, description="a text")]
 Flag = Annotated[bool, Field(description="true or false")]
 # NumPy and Keras take no larger one.
@@ -49,7 +46,7 @@ Rate = Annotated[float, number("over 0", gt=0)]
 Dropout = Annotated[float, number("from 0 to under 1", ge=0, lt=1)]
 
 
-ClassWeight = Annotated[Literal["none", "balanced"], one_of("none", "balanced")]
+ClassWeight = Literal["none", "balanced"]
 
 
 class Section(BaseModel, extra="forbid", strict=True):
@@ -57,11 +54,9 @@ class Section(BaseModel, extra="forbid", strict=True):
 
 
 class Prepare(Section):
-    source: Literal["digits", "folder", "tfds"] = one_of(
-        "digits", "folder", "tfds"
-    )
+    source: Literal["digits", "folder", "tfds"]
     path: Text
-    classes: Literal["first", "leaf"] = one_of("first", "leaf")
+    classes: Literal["first", "leaf"]
     name: Annotated[str | None, Field(description="a text or null")]
     data_dir: Annotated[str | None, Field(description="a text or null")]
     image_size: Annotated[
@@ -70,15 +65,13 @@ class Prepare(Section):
             ge=32, le=4096, description="a whole number, 32 to 4096, or null"
         ),
     ]
-    fit: Literal["squash", "crop"] = one_of("squash", "crop")
+    fit: Literal["squash", "crop"]
     validation: Share
     test: Share
     seed: Seed
-    bad_images: Literal["skip", "fail"] = one_of("skip", "fail")
+    bad_images: Literal["skip", "fail"]
     group: Annotated[str | None, Field(description="a pattern or null")]
-    duplicates: Literal["remove", "keep", "fail"] = one_of(
-        "remove", "keep", "fail"
-    )
+    duplicates: Literal["remove", "keep", "fail"]
 
     @property
     def data(self) -> str:
@@ -88,10 +81,8 @@ class Prepare(Section):
 
 
 class Backbone(Section):
-    name: Literal[*VARIANTS] = one_of(*VARIANTS)
-    weights: Literal["imagenet", "file"] | None = one_of(
-        "imagenet", "file", "null"
-    )
+    name: Literal[*VARIANTS]
+    weights: Literal["imagenet", "file"] | None
     file: Text
 
 
@@ -105,9 +96,7 @@ class Augment(Section):
 
 class Extract(Section):
     views: Views
-    precision: Literal["auto", "float32", "bfloat16"] = one_of(
-        "auto", "float32", "bfloat16"
-    )
+    precision: Literal["auto", "float32", "bfloat16"]
     tap: Flag
 
 
@@ -136,15 +125,12 @@ class Evaluate(Section):
     top_k: Count
 
 
-Format = Annotated[
-    Literal["keras", "saved_model", "onnx", "litert", "openvino"],
-    one_of("keras", "saved_model", "onnx", "litert", "openvino"),
-]
+Format = Literal["keras", "saved_model", "onnx", "litert", "openvino"]
 
 
 class Export(Section):
     formats: list[Format] = Field(
-        description="a list of keras, saved_model, onnx, litert, openvino"
+        description="a list of " + ", ".join(get_args(Format))
     )
     tolerance: Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
 
@@ -263,13 +249,34 @@ def _describe(error: dict, values: Any) -> str:
     known = model.model_fields
     if error["type"] == "extra_forbidden":
         return _suggest(name, key, known)
-    allowed = (key in known and known[key].description) or "a section of keys"
+    allowed = describe_allowed(known.get(key))
     if error["type"] == "missing":
         return f"{name} is missing; allowed: {allowed}"
     if error["type"] == "less_than_equal":
         allowed += f", at most {error['ctx']['le']}"
     value = values[key] if keys[0] != "the file" else values
     return f"{name} is {_quote(value)}; allowed: {allowed}"
+
+
+def describe_allowed(field: FieldInfo | None) -> str:
+    """What a field's annotation or description says; sections have neither."""
+    if field and field.description:
+        return field.description
+    values = list_choices(field.annotation) if field else []
+    if not values:
+        return "a section of keys"
+    return ", ".join(values[:-1]) + f" or {values[-1]}"
+
+
+def list_choices(annotation: Any) -> list[str]:
+    """The values of a Literal, and null where None is among them."""
+    values = []
+    for value in get_args(annotation):
+        if isinstance(value, str):
+            values.append(value)
+        else:
+            values += ["null"] if value is type(None) else list_choices(value)
+    return values
 
 
 def _suggest(name: str, key: str, known: Iterable[str]) -> str:

@@ -1,0 +1,28 @@
+"""The default source: scikit-learn's handwritten digits."""
+
+from functools import partial
+
+import numpy as np
+
+from thaw.prepare.items import Item, Source, load_array
+
+
+def open_digits() -> Source:
+    """1,797 handwritten digits of 8 x 8 pixels, shipped by scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)
+    items = (
+        Item(
+            f"digits/{row:04d}",
+            int(label),
+            "train",
+            partial(load_array, image),
+        )
+        for row, (image, label) in enumerate(
+            zip(pixels, digits.target, strict=True)
+        )
+    )
+    classes = [str(name) for name in digits.target_names]
+    return Source(classes, [], {"train": len(pixels)}, items)
