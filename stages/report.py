@@ -4,15 +4,13 @@ from collections.abc import Iterable
 
 from thaw.data.dataset import Dataset
 from thaw.data.views import gather_views
-from thaw.evaluate.verdict import describe_verdict, suggest_depth
 from thaw.files.text import read_json
 from thaw.network.plan import Plan
 from thaw.report.ending import describe_end
-from thaw.report.page import write_report
+from thaw.report.page import Results, write_report
 from thaw.report.pictures import draw_duplicates, draw_views
 from thaw.run import params
 from thaw.run.console import run_stage, say_wrote
-from thaw.run.efficientnet import VARIANTS
 
 PREPARED = "data/prepared"
 PLAN = "data/activations/plan.json"
@@ -39,14 +37,12 @@ def main() -> Iterable[str]:
     views = gather_views(dataset, "train", p.augment.model_dump())
     draw_views(AUGMENTED, dataset, views, p.extract.views)
     draw_duplicates(DUPLICATES, dataset)
-    details = {stage: read_json(path) for stage, path in DETAILS.items()}
-    write_report(
-        REPORT,
+    results = Results(
         params=p,
         dataset=dataset,
         plan=Plan.read(PLAN),
         model=MODEL,
-        metrics=details,
+        details={stage: read_json(path) for stage, path in DETAILS.items()},
         predictions=PREDICTIONS,
         curves=CURVES,
         scores=SCORES,
@@ -54,14 +50,9 @@ def main() -> Iterable[str]:
         counts=COUNTS,
         augmented=AUGMENTED,
     )
+    write_report(REPORT, results)
     say_wrote(REPORT, AUGMENTED, DUPLICATES)
-    evaluate, finetune = details["evaluate"], details["finetune"]
-    total = VARIANTS[p.backbone.name].blocks
-    return describe_end(
-        REPORT,
-        describe_verdict(evaluate, finetune, p.finetune.blocks),
-        suggest_depth(evaluate, finetune, total),
-    )
+    return describe_end(REPORT, results.verdict, results.next_depth)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """EfficientNet without its top: building, loading, and what it is made of."""
 
 import math
-import re
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -17,10 +16,6 @@ from thaw.run.efficientnet import IMAGE
 # Normalization divides by the standard deviation where training divided by the
 # variance: https://github.com/tensorflow/tensorflow/issues/49930
 IMAGENET_STDDEV_RGB = (0.229, 0.224, 0.225)
-
-# An EfficientNet's shortcut spans one MBConv block: block2b_add joins what
-# block2b_... made. So that is the unit that is thawed as a whole.
-BLOCK = re.compile(r"(block\d+[a-z]+)_")
 
 
 def build_backbone(

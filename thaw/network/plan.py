@@ -1,10 +1,10 @@
 """The thaw plan: which blocks train, and where the frozen part ends."""
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thaw.files.text import read_json, write_json
-from thaw.network.backbone import BLOCK
 from thaw.network.backend import keras
 from thaw.run.efficientnet import IMAGE, POOLED
 
@@ -16,6 +16,10 @@ POOLED_FEATURES = "features"  # no block thawed: data/features has them
 TAP = "tap"  # the cut is the tap: data/features has it
 CACHED = "cached"  # data/activations
 STREAMED = "streamed"  # nothing kept: images run through the prefix
+
+# An EfficientNet's shortcut spans one MBConv block: block2b_add joins what
+# block2b_... made. So that is the unit that is thawed as a whole.
+BLOCK = re.compile(r"(block\d+[a-z]+)_")
 
 FROZEN_ALWAYS = (keras.layers.BatchNormalization, keras.layers.Normalization)
 

@@ -91,7 +91,7 @@ def prepare_dataset(
     )
     pack_images(checkpoint.folder / PREPARED, rows, selection)
     say(*describe_selection(selection), *find_gaps(rows, selection))
-    counts = count_changes(rows, selection)
+    counts = count_unused(rows, selection)
     checkpoint.write(counts=counts)
     rows.remove()
     return counts
@@ -113,7 +113,7 @@ def pack_images(folder: Path, rows: Rows, selection: Selection) -> None:
     write_json(folder / "classes.json", rows.classes)
 
 
-def count_changes(rows: Rows, selection: Selection) -> dict[str, int]:
+def count_unused(rows: Rows, selection: Selection) -> dict[str, int]:
     """How many images were not used, and why, for the metrics."""
     removed = selection.splits[selection.removed]
     return {

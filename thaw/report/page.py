@@ -7,6 +7,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -75,88 +76,138 @@ ORIGINS = {
 Row = Mapping[str, str]
 
 
-def write_report(
-    path: str | Path,
-    *,
-    params: Params,
-    dataset: Dataset,
-    plan: Plan,
-    model: str | Path,
-    metrics: Mapping[str, dict],
-    predictions: str | Path,
-    curves: Mapping[str, str | Path],
-    scores: str | Path,
-    reliability: str | Path,
-    counts: str | Path,
-    augmented: str | Path,
-) -> None:
-    """Writes the page; the same results give the same bytes.
+@dataclass(frozen=True)
+class Results:
+    """What a run left, of which the page is made.
 
-    Args:
-        path: the page, which needs no other file.
+    Attributes:
         params: of the run.
         dataset: whose test images the predictions are of, in their order.
         plan: what was thawed.
         model: file of the shipped model, for its digest and Grad-CAM.
-        metrics: stage to its details: prepare, head, finetune, evaluate.
+        details: stage to its details: prepare, head, finetune, evaluate.
         predictions: a CSV with a row for each test image.
         curves: phase (head, finetune) to a CSV with a row for each epoch.
         scores, reliability, counts: CSVs of both models and all classes.
         augmented: a PNG.
     """
-    rows = list(read_table(predictions))
-    matrix = count_confusions(rows, dataset.classes)
-    evaluate, finetune = metrics["evaluate"], metrics["finetune"]
-    models = name_models(evaluate)
-    total = VARIANTS[params.backbone.name].blocks
+
+    params: Params
+    dataset: Dataset
+    plan: Plan
+    model: str
+    details: Mapping[str, dict]
+    predictions: str
+    curves: Mapping[str, str]
+    scores: str
+    reliability: str
+    counts: str
+    augmented: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether fine-tuning helped, in one sentence."""
+        evaluate, finetune = self.details["evaluate"], self.details["finetune"]
+        blocks = self.params.finetune.blocks
+        return describe_verdict(evaluate, finetune, blocks)
+
+    @property
+    def next_depth(self) -> int:
+        """Another depth to try."""
+        total = VARIANTS[self.params.backbone.name].blocks
+        evaluate, finetune = self.details["evaluate"], self.details["finetune"]
+        return suggest_depth(evaluate, finetune, total)
+
+
+def write_report(path: str | Path, results: Results) -> None:
+    """Writes the page; the same results give the same bytes.
+
+    Args:
+        path: the page, which needs no other file.
+        results: of the run.
+    """
+    rows = list(read_table(results.predictions))
     page = render(
         TEMPLATE,
         FILTERS,
-        verdict=describe_verdict(evaluate, finetune, params.finetune.blocks),
-        depth=suggest_depth(evaluate, finetune, total),
-        models=models,
-        warning=params.warning_of_characters,
-        weights=name_weights(params.backbone.weights, params.backbone.file),
-        image_size=dataset.image_size,
-        digest=shorten_digest(model),
-        model=model,
-        params=params.model_dump(exclude={"export"}),
-        plan=plan,
-        origin=ORIGINS[plan.activations],
-        metrics=metrics,
-        source=params.prepare.data,
-        total_blocks=total,
-        classes=dataset.classes,
-        changes=count_changes(rows),
-        gain=draw_gain(
-            *(evaluate[key] for key in ("gain", "gain_ci_low", "gain_ci_high"))
-        )
-        if "head" in models
-        else None,
-        scores=list_scores(evaluate, models),
-        curves=draw_phases(curves),
-        matrix=matrix.tolist(),
-        heat_map=draw_confusion(matrix, dataset.classes)
-        if len(dataset.classes) > MOST_CELLS
-        else None,
-        confusions=list_confusions(matrix, dataset.classes),
-        recalls=list_classes(scores),
-        reliability=draw_bins(reliability, models),
-        wrong=sum(row["actual"] != row["finetuned"] for row in rows),
-        errors=show_errors(rows, dataset, model),
-        positions=count_positions(dataset.image_size),
-        least_positions=LEAST_POSITIONS,
-        counts=list_counts(counts),
-        splits=SPLITS,
-        augmented=embed_file(augmented),
-        quarantine=list_lines(dataset.folder / "quarantine.csv"),
-        copies=list_lines(dataset.folder / "duplicates.csv"),
-        pairs=show_pairs(dataset),
+        metrics=results.details,
+        classes=results.dataset.classes,
         most=MOST_CELLS,
         most_figures=MOST_FIGURES,
+        **describe_run(results),
+        **describe_results(results, rows),
+        **describe_predictions(results, rows),
+        **describe_data(results),
     )
     with new_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
+
+
+def describe_run(results: Results) -> dict[str, Any]:
+    """What ran: weights, data, the plan, all parameters."""
+    params = results.params
+    return {
+        "verdict": results.verdict,
+        "depth": results.next_depth,
+        "warning": params.warning_of_characters,
+        "weights": name_weights(params.backbone.weights, params.backbone.file),
+        "image_size": results.dataset.image_size,
+        "digest": shorten_digest(results.model),
+        "model": results.model,
+        "params": params.model_dump(exclude={"export"}),
+        "plan": results.plan,
+        "origin": ORIGINS[results.plan.activations],
+        "source": params.prepare.data,
+        "total_blocks": VARIANTS[params.backbone.name].blocks,
+    }
+
+
+def describe_results(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
+    """Scores of both models, what fine-tuning gained, learning curves."""
+    evaluate = results.details["evaluate"]
+    models = name_models(evaluate)
+    gain = ("gain", "gain_ci_low", "gain_ci_high")
+    compared = "head" in models
+    return {
+        "models": models,
+        "changes": count_changes(rows),
+        "gain": draw_gain(*map(evaluate.get, gain)) if compared else None,
+        "scores": list_scores(evaluate, models),
+        "curves": draw_phases(results.curves),
+        "reliability": draw_bins(results.reliability, models),
+    }
+
+
+def describe_predictions(
+    results: Results, rows: Sequence[Row]
+) -> dict[str, Any]:
+    """Classes, confusions and errors of the shipped model."""
+    dataset = results.dataset
+    matrix = count_confusions(rows, dataset.classes)
+    drawn = len(dataset.classes) > MOST_CELLS
+    return {
+        "matrix": matrix.tolist(),
+        "heat_map": draw_confusion(matrix, dataset.classes) if drawn else None,
+        "confusions": list_confusions(matrix, dataset.classes),
+        "recalls": list_classes(results.scores),
+        "wrong": sum(row["actual"] != row["finetuned"] for row in rows),
+        "errors": show_errors(rows, dataset, results.model),
+        "positions": count_positions(dataset.image_size),
+        "least_positions": LEAST_POSITIONS,
+    }
+
+
+def describe_data(results: Results) -> dict[str, Any]:
+    """Images of each class, views, what was left out, copies."""
+    dataset = results.dataset
+    return {
+        "counts": list_counts(results.counts),
+        "splits": SPLITS,
+        "augmented": embed_file(results.augmented),
+        "quarantine": list_lines(dataset.folder / "quarantine.csv"),
+        "copies": list_lines(dataset.folder / "duplicates.csv"),
+        "pairs": show_pairs(dataset),
+    }
 
 
 def format_decimal(value: float, sign: str = "") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from thaw.data.dataset import Gather
 from thaw.data.splits import TRAINED
 from thaw.network.backend import keras
-from thaw.train.distribution import pick_rows
+from thaw.train.distribution import pick_own_rows
 
 
 class Batches(keras.utils.PyDataset):
@@ -71,7 +71,7 @@ class Batches(keras.utils.PyDataset):
         rows = self._get_order(epoch)[start : start + self.batch_size]
         labels = self.labels[rows]
         spread = keras.distribution.distribution() is not None
-        rows = pick_rows(rows) if spread else rows
+        rows = pick_own_rows(rows) if spread else rows
         views = (self._first_view[rows] + epoch) % self.views
         x = self.gather(rows, views).astype(np.float32)
         return (labels, x) if spread else x, labels

@@ -53,6 +53,10 @@ LOST_LINE = (
 )
 
 
+# What C calls must live as long as the program.
+HANDLERS: list = []
+
+
 @contextmanager
 def join_processes() -> Iterator[None]:
     """Joins the other processes of a training, if there are any.
@@ -75,7 +79,7 @@ def join_processes() -> Iterator[None]:
     import jax
 
     try:
-        connect(processes, rank)
+        connect_processes(processes, rank)
         yield
         jax.distributed.shutdown()  # when all are done
     except BaseException as error:
@@ -103,7 +107,7 @@ def find_processes() -> tuple[int, int]:
     return 1, 0
 
 
-def connect(processes: int, rank: int) -> None:
+def connect_processes(processes: int, rank: int) -> None:
     """Waits until all processes are there, and watches them from then on.
 
     JAX's own service does, by heartbeats, and aborts the process with a page of
@@ -127,8 +131,9 @@ def connect(processes: int, rank: int) -> None:
             os.write(STDERR, text)
         os._exit(1)
 
-    connect.handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
-    ctypes.CDLL(None).signal(signal.SIGABRT, connect.handler)
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
+    HANDLERS.append(handler)
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
     jax.config.update("jax_enable_preemption_service", False)  # takes SIGTERM
     tasks_here = [os.environ.get(n, "").split("(")[0] for n in TASKS_HERE]
     try:
@@ -166,7 +171,7 @@ class RowsParallel(keras.distribution.DataParallel):
 
 
 class Batch(keras.layers.Layer):
-    """Activations without the rows that `pick_rows` added."""
+    """Activations without the rows that `pick_own_rows` added."""
 
     def call(self, labels, x):
         """(n,) and (n or more, *shape) to (n, *shape)."""
@@ -228,7 +233,7 @@ def place_variables(model: keras.Model) -> None:
         )
 
 
-def pick_rows(rows: np.ndarray) -> np.ndarray:
+def pick_own_rows(rows: np.ndarray) -> np.ndarray:
     """Those of a batch that this process reads.
 
     Args:
