@@ -1,4 +1,4 @@
-# make repro: everything, set-up included. make test: lint and all tests, in
+# make repro: everything, set-up included. make test: lint, types, all tests, in
 # .venv, as installed, and those of clusters, JAX and S3 in .venv-scale.
 # PYTHON=python3.12 make repro: with another interpreter, 3.11 to 3.13.
 
@@ -17,6 +17,7 @@ repro: $(VENV)/installed
 test: $(VENV)/installed $(SCALE)/installed
 	ruff check .
 	ruff format --check .
+	mypy
 	pytest
 	$(SCALE)/bin/python -m pytest -m scale
 

@@ -1,6 +1,7 @@
 """`python -m thaw`: what is done with runs and models besides `dvc repro`."""
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -106,17 +107,8 @@ def main() -> None:
     if command in OF_THE_CLONE:
         os.chdir(Path(__file__).parent.parent)
     try:
-        if command == "predict":
-            from thaw.commands.predict import main as run
-        elif command == "compare":
-            from thaw.commands.compare import main as run
-        elif command == "push":
-            from thaw.commands.push import main as run
-        elif command == "launch":
-            from thaw.commands.launch import main as run
-        else:
-            from thaw.commands.plan import main as run
-        run(**arguments)
+        # A command imports what it needs, and none what another does.
+        importlib.import_module(f"thaw.commands.{command}").main(**arguments)
     except (InputError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:

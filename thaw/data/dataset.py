@@ -43,13 +43,17 @@ class Dataset:
         self.classes: list[str] = read_json(self.folder / "classes.json")
         self.image_size: int = self.open_images("train").shape[1]
 
+    def get_path(self, split: str) -> Path:
+        """Of its images."""
+        return self.folder / split / "images.npy"
+
     def open_images(self, split: str) -> np.ndarray:
         """(n, H, W, 3) uint8, mapped.
 
         Raises:
             InputError: where they are anything else.
         """
-        path = self.folder / split / "images.npy"
+        path = self.get_path(split)
         images = open_array(path)
         if images.dtype != np.uint8 or images.shape[3:] != (3,):
             raise InputError(

@@ -129,4 +129,5 @@ class ImageViews:
 
 
 def gather_views(dataset: Dataset, split: str, augment: dict) -> ImageViews:
-    return ImageViews(dataset.open_images(split).filename, augment)
+    dataset.open_images(split)  # or raises
+    return ImageViews(dataset.get_path(split), augment)

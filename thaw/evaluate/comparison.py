@@ -134,7 +134,7 @@ def measure_interval(
     margins = math.prod(
         (both + gained, lost + neither, both + lost, gained + neither)
     )
-    product = both * neither - gained * lost
+    product = float(both * neither - gained * lost)
     if product > n / 2:  # the continuity correction of the method
         product -= n / 2
     elif product >= 0:

@@ -40,7 +40,7 @@ def describe_verdict(
         evaluate, finetune: the details of these stages.
         blocks: that were to be thawed, as the parameter has it.
     """
-    if blocks == "all":
+    if not isinstance(blocks, int):  # all
         thawed = format_count(finetune["blocks"], "block")
         did = f"fine-tuning all {thawed} and the stem"
     elif blocks == 0:

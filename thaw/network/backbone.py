@@ -61,7 +61,7 @@ def build_backbone(
 
 def name_layers(backbone: keras.Model) -> None:
     """Keras numbers what it names itself by all that was built before."""
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for layer in backbone.layers:
         if isinstance(
             layer, (keras.layers.Rescaling, keras.layers.Normalization)

@@ -50,7 +50,8 @@ def join_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
     Raises:
         InputError: where the head is not one of `build_head`.
     """
-    own = build_head(*head.input_shape[1:], *head.output_shape[1:], 0.0)
+    (features,), (classes,) = head.input_shape[1:], head.output_shape[1:]
+    own = build_head(features, classes, dropout=0.0)
     layers = [(layer.name, type(layer)) for layer in head.layers]
     if layers != [(layer.name, type(layer)) for layer in own.layers]:
         names = ", ".join(name for name, _ in layers)

@@ -66,10 +66,16 @@ class Plan:
         ]
 
 
+def name_block(layer: keras.Layer) -> str | None:
+    """The MBConv block that a layer belongs to; None for stem and top."""
+    match = BLOCK.match(layer.name)
+    return match and match[1]
+
+
 def list_blocks(backbone: keras.Model) -> list[str]:
     """Names of the MBConv blocks in the network's order: block1a, ..."""
-    matches = (BLOCK.match(layer.name) for layer in backbone.layers)
-    return list(dict.fromkeys(match[1] for match in matches if match))
+    blocks = dict.fromkeys(map(name_block, backbone.layers))
+    return [block for block in blocks if block]
 
 
 def find_output(backbone: keras.Model, block: str) -> str:
@@ -81,9 +87,10 @@ def find_output(backbone: keras.Model, block: str) -> str:
 def find_tap(backbone: keras.Model) -> str:
     """Name of the layer that ends the first block after the last stride."""
     strided = [
-        BLOCK.match(layer.name)[1]
+        block
         for layer in backbone.layers
-        if BLOCK.match(layer.name) and getattr(layer, "strides", 1) == (2, 2)
+        if getattr(layer, "strides", 1) == (2, 2)
+        and (block := name_block(layer))
     ]
     return find_output(backbone, strided[-1])
 
@@ -98,7 +105,7 @@ def make_plan(backbone: keras.Model, blocks: int | str, tap_kept: bool) -> Plan:
         tap_kept: whether data/features holds the activation at the tap.
     """
     names = list_blocks(backbone)
-    count = len(names) if blocks == "all" else blocks
+    count = blocks if isinstance(blocks, int) else len(names)
     first = len(names) - count
     thawed = names[first:]
     if count == 0:
@@ -158,10 +165,10 @@ def apply_plan(
     for layer in backbone.layers:
         layer.trainable = layer.name in thawed
         if isinstance(layer, keras.layers.Dropout):
-            block = BLOCK.match(layer.name)[1]
-            share = names.index(block) / len(names)
-            on = block in plan.blocks
-            layer.rate = drop_connect_rate * share if on else 0.0
+            block = name_block(layer)
+            thaws = block in plan.blocks
+            share = names.index(block) / len(names) if block and thaws else 0.0
+            layer.rate = drop_connect_rate * share
 
 
 def is_behind(backbone: keras.Model, layer: str, other: str) -> bool:

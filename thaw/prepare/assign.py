@@ -65,7 +65,7 @@ def assign_splits(
             count = Counter(where.tolist())
             if count[code] == 0:
                 # A tiny class may lie wholly under the thresholds.
-                fullest = max(count, key=count.get)
+                fullest = max(count, key=count.__getitem__)
                 donor = TRAIN if count[TRAIN] > 1 else fullest
                 moved = units[where == donor][0]
                 splits[free & (hashes == moved)] = code
@@ -128,7 +128,9 @@ def describe_shortage(counts: dict[str, int], cut: Iterable[str]) -> str | None:
         for name, count in counts.items()
         if count < len(wanted)
     ]
-    return small and (
+    if not small:
+        return None
+    return (
         f"classes with too few different images or groups to train on: "
         f"{list_some(small)}; {len(wanted)} or more are needed, for "
         + ", ".join(wanted)

@@ -56,7 +56,8 @@ class Copies:
             Pairs in order of their rows, the first one under the second.
         """
         rows = self._list_copies(used)
-        where = defaultdict(dict)  # picture to key to the first such row
+        # Picture to key to the first such row.
+        where: dict[int, dict[int, int]] = defaultdict(dict)
         for row in rows.tolist():
             where[self.pictures[row]].setdefault(keys[row], row)
         pairs = {}
@@ -127,7 +128,7 @@ def find_copies(names: np.ndarray, fingerprints: np.ndarray) -> Copies:
         fingerprints: (n, ...) uint8, from `make_fingerprint`, mapped.
     """
     _, pictures = np.unique(names, return_inverse=True)
-    alike = defaultdict(dict)
+    alike: dict[int, dict[int, float]] = defaultdict(dict)
     for i, j, similarity in find_duplicates(fingerprints):
         one, other = pictures[i], pictures[j]
         if one != other:

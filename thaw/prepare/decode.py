@@ -127,7 +127,9 @@ def decode_images(
                 for writer in (images, fingerprints, file):
                     writer.flush()
                 checkpoint.write(
-                    items=done, images=images.rows, bytes=file.buffer.tell()
+                    items=done,
+                    images=images.rows,
+                    bytes=os.fstat(file.fileno()).st_size,
                 )
                 noted = time.monotonic()
 

@@ -183,7 +183,8 @@ def list_inner(folder: str | Path) -> list[str]:
 def add_folders(scan: Scan, split: str, top: Path, classes: str) -> None:
     """Adds a split's classes, and what lies beside them."""
     place = 0 if classes == "first" else -1
-    seen = {}  # class folder to whether it holds an image
+    # Class folder to whether it holds an image.
+    seen: dict[str, bool] = {}
     for listing in walk_folder(top):
         for kind, paths in listing.others.items():
             scan.others[kind] += paths
@@ -222,12 +223,8 @@ def find_unwatched(scan: Scan) -> Iterator[str]:
             "prepare.path be the folder itself)"
         )
     ignores = open_dvcignore(scan.root)
-    unseen = [
-        path
-        for home in (scan.homes if ignores else ())
-        for path in list_images(home.path)
-        if ignores(path)
-    ]
+    paths = (path for home in scan.homes for path in list_images(home.path))
+    unseen = list(filter(ignores, paths)) if ignores else []
     if unseen:
         yield (
             f"images that .dvcignore hides from DVC: {list_some(unseen)} "
@@ -239,7 +236,8 @@ def find_problems(scan: Scan) -> Iterator[str]:
     """Yields what keeps a folder from being a set to train on."""
     if scan.empty:
         yield f"folders without an image: {list_some(scan.empty)}"
-    trained, strange = Counter(), set()
+    trained: Counter[str] = Counter()
+    strange = set()
     for home in scan.homes:
         if home.split == "train":
             trained[home.name] += home.images

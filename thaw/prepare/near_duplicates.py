@@ -126,7 +126,7 @@ def pair_up(
         candidates = [[row, c, others[nearest[c, p]]] for c, p in likeliest]
         similar = verify_pairs(fingerprints, np.array(candidates))
         if similar:
-            pair = max(similar, key=similar.get)
+            pair = max(similar, key=similar.__getitem__)
             (other,) = set(pair) - {row}
             found.append((int(row), int(other), similar[pair]))
     return found
@@ -141,8 +141,9 @@ def group_equal(
         The first of each kind but `BLANK`, (distinct,) int64, ascending; and
         their pairs with the others of their kind.
     """
-    hashes = map(hash_array, fingerprints)
-    hashes = np.fromiter(hashes, np.uint64, len(fingerprints))
+    hashes = np.fromiter(
+        map(hash_array, fingerprints), np.uint64, len(fingerprints)
+    )
     _, firsts, kinds = np.unique(hashes, return_index=True, return_inverse=True)
     first = firsts[kinds]
     shown = hashes != hash_array(BLANK)
@@ -153,7 +154,7 @@ def group_equal(
 
 
 def hash_array(array: np.ndarray) -> int:
-    digest = hashlib.blake2b(np.ascontiguousarray(array), digest_size=8)
+    digest = hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=8)
     return int.from_bytes(digest.digest(), "little")
 
 
@@ -276,8 +277,8 @@ class Index:
             return found[found[:, 0] != found[:, 2]]
 
         cells = zip(self.sort_codes(codes, 1), self.cells, strict=True)
-        found = list(map_ahead(search, cells, 4 * workers, workers))
-        found = np.concatenate([np.empty((0, 4), np.int64), *found])
+        parts = map_ahead(search, cells, 4 * workers, workers)
+        found = np.concatenate([np.empty((0, 4), np.int64), *parts])
         low, high = np.sort(found[:, [0, 2]], axis=1).T
         best = np.lexsort((-found[:, 3], high, low))
         new = np.diff(low[best], prepend=-1) | np.diff(high[best], prepend=-1)

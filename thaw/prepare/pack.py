@@ -144,21 +144,22 @@ def describe_selection(selection: Selection) -> Iterator[str]:
     total = len(selection.used)
     if selection.leaks:
         removed = selection.splits[selection.removed]
-        gone = [
+        losses = [
             f"{format_count(int(count), 'image')} removed from {split}"
             for code, split in enumerate(SPLITS)
             if (count := (removed == code).sum())
         ]
         pairs = format_count(len(selection.leaks), "pair")
-        yield f"copies in two splits: {pairs}, {', '.join(gone) or 'all kept'}"
+        lost = ", ".join(losses) or "all kept"
+        yield f"copies in two splits: {pairs}, {lost}"
     if selection.conflicts:
         pairs = format_count(len(selection.conflicts), "pair")
         images = format_count(len(selection.left_out), "image")
         kept = sum(
             selection.decide(pair) == "kept" for pair in selection.conflicts
         )
-        kept = f", {format_count(kept, 'pair')} kept" if kept else ""
-        yield f"copies under two labels: {pairs}, {images} left out{kept}"
+        rest = f", {format_count(kept, 'pair')} kept" if kept else ""
+        yield f"copies under two labels: {pairs}, {images} left out{rest}"
     if selection.pairs:
         yield "data/prepared/duplicates.csv lists these pairs"
     together = selection.together[selection.together >= 0]

@@ -149,12 +149,14 @@ def clear_given(
         Pairs of copies in two of the splits; rows of copies that were taken;
         rows that were taken with their group.
     """
-    leaks, removed, straddlers = [], [], []
+    leaks: list[Pair] = []
+    removed: list[int] = []
+    straddlers: list[int] = []
     for code in reversed(given[1:]):
         held = used & (rows.splits == code)
         earlier = used & (rows.splits < code)
-        mates = rows.grouped & np.isin(rows.hashes, rows.hashes[held])
-        mates = np.flatnonzero(earlier & mates)
+        alike = rows.grouped & np.isin(rows.hashes, rows.hashes[held])
+        mates = np.flatnonzero(earlier & alike)
         used[mates] = False
         straddlers += mates.tolist()
         found = copies.pair_across(
@@ -198,7 +200,9 @@ def check_classes(labels: np.ndarray, classes: Sequence[str]) -> None:
     """Raises InputError for classes without a label."""
     count = np.bincount(labels, minlength=len(classes))
     if not count.all():
-        lacking = [classes[label] for label in np.flatnonzero(count == 0)]
+        lacking = [
+            classes[label] for label in np.flatnonzero(count == 0).tolist()
+        ]
         raise InputError(
             f"classes with no image left in train: {list_some(lacking)}; what "
             "they have is copies of images in validation or test, of their "

@@ -32,7 +32,7 @@ def open_source(
         return open_digits()
     if source == "folder":
         return open_folder(path, classes)
-    return open_tfds(name, data_dir, path)
+    return open_tfds(name or "", data_dir, path)
 
 
 def open_folder(path: str | Path, classes: str = "first") -> Source:
@@ -48,7 +48,7 @@ def open_folder(path: str | Path, classes: str = "first") -> Source:
     scan = scan_folder(path, classes)
     names = sorted({home.name for home in scan.homes})
     splits = [split for split in SPLITS if split in scan.tops]
-    sizes = Counter()
+    sizes: Counter[str] = Counter()
     for home in scan.homes:
         sizes[home.split] += home.images
 

@@ -99,7 +99,7 @@ def draw_curves(
             first += len(rows)
         axes.set_title(title, pad=16)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore
         axes.legend()
 
     return draw_chart(f"curves-{column}", draw)
@@ -152,7 +152,7 @@ def draw_reliability(
         axes.set_title(title)
         legend = axes.legend(loc="upper left")
         for handle in legend.legend_handles:
-            handle.set_sizes([40])
+            handle.set_sizes([40])  # type: ignore
 
     return draw_chart(f"reliability-{name}", draw, height=4)
 

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -171,7 +171,9 @@ def describe_results(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "models": models,
         "changes": count_changes(rows),
-        "gain": draw_gain(*map(evaluate.get, gain)) if compared else None,
+        "gain": draw_gain(*(evaluate[key] for key in gain))
+        if compared
+        else None,
         "scores": list_scores(evaluate, models),
         "curves": draw_phases(results.curves),
         "reliability": draw_bins(results.reliability, models),
@@ -231,7 +233,7 @@ def cut_path(path: str) -> list[str]:
 
 
 # What the page calls them.
-FILTERS = {
+FILTERS: dict[str, Callable] = {
     "count": format_count,
     "decimal": format_decimal,
     "signed": format_signed,
@@ -242,7 +244,8 @@ FILTERS = {
 
 
 def name_weights(weights: str | None, file: str) -> str:
-    return {"file": file, "imagenet": "ImageNet"}.get(weights, "none: random")
+    names = {"file": file, "imagenet": "ImageNet", None: "none: random"}
+    return names[weights]
 
 
 def name_models(evaluate: Mapping) -> dict[str, str]:
@@ -268,8 +271,8 @@ def count_changes(rows: Sequence[Row]) -> dict[str, int]:
         (False, False): "neither",
     }
     for row in rows:
-        hits = tuple(row[name] == row["actual"] for name in MODELS)
-        changes[names[hits]] += 1
+        head, finetuned = (row[name] == row["actual"] for name in MODELS)
+        changes[names[head, finetuned]] += 1
     return changes
 
 
@@ -396,12 +399,12 @@ def show_errors(
     if not wrong:
         return []
     images = dataset.open_images("test")[wrong]
-    heat = [None] * len(wrong)
+    heat: Sequence[np.ndarray | None] = [None] * len(wrong)
     if count_positions(dataset.image_size) >= LEAST_POSITIONS:
         classes = dataset.classes
         network = load_model(model, images.shape[1:], len(classes))
         predicted = [classes.index(rows[i]["finetuned"]) for i in wrong]
-        heat = map_heat(network, images, np.array(predicted))
+        heat = [*map_heat(network, images, np.array(predicted))]
     return [
         {
             **rows[i],
@@ -447,7 +450,7 @@ def embed_file(path: str | Path) -> str:
 
 def list_counts(path: str | Path) -> list[dict]:
     """Images of each class: its name, and the number in each split."""
-    classes = defaultdict(dict)
+    classes: dict[str, dict[str, int]] = defaultdict(dict)
     for row in read_table(path):
         classes[row["class"]][row["split"]] = int(row["images"])
     return [{"name": name, **counts} for name, counts in classes.items()]

@@ -85,17 +85,16 @@ def open_checkpoint(last: bool = False) -> Iterator[Checkpoint]:
         last: whether no stage follows that opens one.
     """
     if not is_first():
-        with tempfile.TemporaryDirectory() as folder:
-            yield Checkpoint(Path(folder))
+        with tempfile.TemporaryDirectory() as passing:
+            yield Checkpoint(Path(passing))
         return
     top = Path(os.environ.get("DVC_ROOT", "."), ".dvc", "tmp", "thaw")
     top.mkdir(parents=True, exist_ok=True)
     stage = os.environ.get("DVC_STAGE")
-    folder = top / make_key(stage) if stage else None
-    tidy_up(top, folder)
-    lock = lock_folder(folder) if folder else None
-    if not lock:
-        folder = Path(tempfile.mkdtemp(dir=top))
+    own = top / make_key(stage) if stage else None
+    tidy_up(top, own)
+    lock = lock_folder(own) if own else None
+    folder = own if own and lock else Path(tempfile.mkdtemp(dir=top))
     try:
         yield Checkpoint(folder)
         if lock and not last:
@@ -172,8 +171,8 @@ def identify(path: Path, known: dict[Path, str]) -> str:
         known: hashes of what stages made.
     """
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     if path in known:
         return known[path]
     added = Path(f"{path}.dvc")

@@ -44,9 +44,7 @@ def find_backend() -> str:
         home = os.environ.get("KERAS_HOME")
         if home is None:
             base = Path.home()
-            home = (
-                base if os.access(base, os.W_OK) else Path("/tmp")
-            ) / ".keras"
+            home = f"{base if os.access(base, os.W_OK) else '/tmp'}/.keras"
         text = Path(home, "keras.json").expanduser().read_text()
         chosen = json.loads(text).get("backend")
     return os.environ.get("KERAS_BACKEND") or chosen or "tensorflow"

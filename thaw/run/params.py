@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -27,7 +27,7 @@ def whole(low: int, high: int = 2**31 - 1) -> Any:
     return Field(ge=low, le=high, description=f"a whole number, {allowed}")
 
 
-def number(allowed: str, **limits: float) -> Any:
+def number(allowed: str, **limits: Any) -> Any:
     return Field(
         allow_inf_nan=False, description=f"a number {allowed}", **limits
     )
@@ -81,7 +81,7 @@ class Prepare(Section):
 
 
 class Backbone(Section):
-    name: Literal[*VARIANTS]
+    name: Literal[*VARIANTS]  # type: ignore[valid-type]
     weights: Literal["imagenet", "file"] | None
     file: Text
 
@@ -238,11 +238,11 @@ def _tell_way_back(path: str | Path) -> str:
     return ""
 
 
-def _describe(error: dict, values: Any) -> str:
+def _describe(error: Mapping, values: Any) -> str:
     # Behind section and key pydantic names the member of a union.
     *sections, key = keys = error["loc"][:2] or ("the file",)
     name = ".".join(map(str, keys))
-    model = Params
+    model: Any = Params
     for section in sections:
         model = Params.model_fields[section].annotation
         values = values[section]
@@ -294,7 +294,7 @@ def _quote(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def is_there(path: str) -> bool:
+def is_there(path: str | Path) -> bool:
     try:
         return Path(path).exists()
     except (OSError, ValueError):  # no name that a file can have

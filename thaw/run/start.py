@@ -9,7 +9,7 @@ import sys
 
 # OpenVINO reports conversions, and keeps an identity in $HOME, unless the
 # package that does so can't be imported; it then uses its own stub.
-sys.modules["openvino_telemetry"] = None
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")

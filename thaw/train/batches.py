@@ -44,7 +44,7 @@ class Batches(keras.utils.PyDataset):
         self.views, self.batch_size, self.seed = views, batch_size, seed
         self.steps = math.ceil(len(labels) / batch_size)
         self.first_step = 0
-        self._order = (None, None)  # of the epoch last asked for
+        self._order = -1, np.array([], int)  # of the epoch last asked for
         self._first_view = np.zeros(len(labels), int)
         if seed is not None:
             rng = np.random.default_rng([seed, 0])
@@ -111,8 +111,8 @@ def feed(batches: Batches):
     import tensorflow
 
     def draw() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        endless = batches.num_batches is None
-        steps = count() if endless else range(batches.num_batches)
+        total = batches.num_batches
+        steps = count() if total is None else range(total)
         return map(batches.__getitem__, steps)
 
     signature = tuple(
