@@ -17,7 +17,7 @@ from thaw.files.text import read_json, write_json
 from thaw.frozen.passes import predict
 from thaw.network.model_file import load_model, read_about
 from thaw.run import params
-from thaw.run.checkpoints import open_checkpoint
+from thaw.run.checkpoints import Checkpoint, open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
 from thaw.run.efficientnet import POOLED
 from thaw.run.environment import describe_environment
@@ -37,26 +37,13 @@ RELIABILITY = "plots/reliability.csv"
 def main() -> None:
     p = params.load()
     dataset = Dataset(PREPARED)
-    labels, classes = dataset.open_labels("test"), dataset.classes
+    labels = dataset.open_labels("test")
     shipped = read_json(FINETUNE)["shipped"]
-    inputs = {
-        "head": open_activations(FEATURES, POOLED, "test", view=0),
-        "finetuned": dataset.open_images("test"),
-    }
-    say(f"scoring {', '.join(MODELS.values())} on {len(labels)} test images")
     temperatures = {
         name: read_about(path)["temperature"] for name, path in MODELS.items()
     }
     with open_checkpoint(last=True) as checkpoint:
-        probabilities = {
-            name: predict(
-                load_model(MODELS[name], x.shape[1:], len(classes)),
-                x,
-                checkpoint.enter(name),
-                label=f"predicting with {name}",
-            )
-            for name, x in inputs.items()
-        }
+        probabilities = predict_both(dataset, checkpoint)
         scores = {
             name: score_predictions(
                 predicted, labels, temperatures[name], p.evaluate.top_k
@@ -64,10 +51,7 @@ def main() -> None:
             for name, predicted in probabilities.items()
         }
         gain = compare_hits(
-            *(
-                predicted.argmax(axis=1) == labels
-                for predicted in probabilities.values()
-            )
+            *(x.argmax(axis=1) == labels for x in probabilities.values())
         )
         accuracies = {
             name: {"accuracy": score["accuracy"]}
@@ -89,10 +73,31 @@ def main() -> None:
         with new_folder(PROBABILITIES) as folder:
             for name, predicted in probabilities.items():
                 np.save(folder / f"{name}.npy", predicted)
-        write_scores(SCORES, probabilities, labels, classes)
+        write_scores(SCORES, probabilities, labels, dataset.classes)
         write_reliability(RELIABILITY, probabilities, labels, temperatures)
     say(*describe_scores(scores, gain, shipped))
     say_wrote(METRICS, DETAILS, PREDICTIONS, PROBABILITIES, SCORES, RELIABILITY)
+
+
+def predict_both(
+    dataset: Dataset, checkpoint: Checkpoint
+) -> dict[str, np.ndarray]:
+    """Probabilities (n, classes) of the test images, by each of `MODELS`."""
+    inputs = {
+        "head": open_activations(FEATURES, POOLED, "test", view=0),
+        "finetuned": dataset.open_images("test"),
+    }
+    images, classes = len(inputs["head"]), len(dataset.classes)
+    say(f"scoring {', '.join(MODELS.values())} on {images} test images")
+    return {
+        name: predict(
+            load_model(MODELS[name], x.shape[1:], classes),
+            x,
+            checkpoint.enter(name),
+            label=f"predicting with {name}",
+        )
+        for name, x in inputs.items()
+    }
 
 
 if __name__ == "__main__":

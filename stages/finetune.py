@@ -4,7 +4,7 @@ from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
 from thaw.data.splits import TRAINED
 from thaw.network.backbone import build_backbone, measure_drift
-from thaw.network.backend import has_accelerator, make_deterministic
+from thaw.network.backend import has_accelerator, keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import join_head, seed_dropout
 from thaw.network.model_file import load_model, save_model
@@ -41,11 +41,7 @@ def main() -> None:
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
     loaded = backbone.get_weights()
-    apply_plan(backbone, plan, p.finetune.drop_connect_rate)
-    make_deterministic(p.seed)
-    head = load_model(HEAD, (features.size,), len(features.classes))
-    model = join_head(backbone, head)
-    seed_dropout(model, p.seed)
+    model = thaw_model(backbone, plan, features, p)
     train, validation = open_batches(
         open_inputs(
             plan,
@@ -61,23 +57,15 @@ def main() -> None:
         p.finetune.batch_size,
         p.seed,
     )
-    recipe = Recipe(
+    suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
+    recipe = Recipe.read(
         "finetune",
-        p.finetune.epochs,
-        p.finetune.learning_rate,
-        p.finetune.warmup_epochs,
-        p.finetune.class_weight,
+        p.finetune,
         from_trained=True,
         mixed_precision=has_accelerator(),
     )
     with open_checkpoint() as checkpoint:
-        training = train_model(
-            fold_normalization(get_part(model, plan.cut, LOGITS)),
-            train,
-            validation,
-            recipe,
-            checkpoint,
-        )
+        training = train_model(suffix, train, validation, recipe, checkpoint)
         if not is_first():
             return
         save_model(
@@ -102,6 +90,18 @@ def main() -> None:
         )
     say(*describe_results(training))
     say_wrote(FINETUNED, METRICS, DETAILS, CURVES)
+
+
+def thaw_model(
+    backbone: keras.Model, plan: Plan, features: Features, p: params.Params
+) -> keras.Model:
+    """Backbone and trained head, thawed as planned, drops seeded."""
+    apply_plan(backbone, plan, p.finetune.drop_connect_rate)
+    make_deterministic(p.seed)
+    head = load_model(HEAD, (features.size,), len(features.classes))
+    model = join_head(backbone, head)
+    seed_dropout(model, p.seed)
+    return model
 
 
 if __name__ == "__main__":

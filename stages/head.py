@@ -41,20 +41,10 @@ def main() -> None:
     make_deterministic(p.seed)
     head = build_head(features.size, len(features.classes), p.head.dropout)
     standardize_head(head, features.open_views(POOLED, "train"))
-    recipe = Recipe(
-        "head",
-        p.head.epochs,
-        p.head.learning_rate,
-        class_weight=p.head.class_weight,
-    )
+    model = get_part(head, POOLED, LOGITS)
+    recipe = Recipe.read("head", p.head)
     with open_checkpoint() as checkpoint:
-        training = train_model(
-            get_part(head, POOLED, LOGITS),
-            train,
-            validation,
-            recipe,
-            checkpoint,
-        )
+        training = train_model(model, train, validation, recipe, checkpoint)
         if not is_first():
             return
         save_model(

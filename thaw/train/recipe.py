@@ -1,8 +1,9 @@
 """How a model is trained: what params.yaml says, as Keras takes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+from pydantic import BaseModel
 
 from thaw.network.backend import keras
 
@@ -29,6 +30,18 @@ class Recipe:
     class_weight: str = "none"
     from_trained: bool = False
     mixed_precision: bool = False
+
+    @classmethod
+    def read(cls, section: str, values: BaseModel, **more: bool) -> "Recipe":
+        """From a section of params.yaml.
+
+        Args:
+            section: its name.
+            values: of it.
+            more: attributes that it does not say.
+        """
+        said = values.model_dump(include={f.name for f in fields(cls)})
+        return cls(section, **said, **more)
 
     def make_schedule(
         self, steps: int
