@@ -37,23 +37,7 @@ def open_tfds(
         data_dir = str(Path(data_dir).expanduser())
     builder = _find_builder(tfds, name, data_dir)
     _check_watched(tfds, builder, name, watched)
-    features, keys = builder.info.features, builder.info.supervised_keys
-    try:
-        image_key, label_key = keys
-        kinds = features[image_key], features[label_key]
-    except (TypeError, ValueError, KeyError):
-        kinds = None, None
-    wanted = tfds.features.Image, tfds.features.ClassLabel
-    if not all(map(isinstance, kinds, wanted)):
-        raise InputError(
-            f"prepare.name is {name}; allowed: a set whose supervised_keys "
-            f"are an image and a class label (this one's: {keys})"
-        )
-    if kinds[0].np_dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"prepare.name is {name}: its images are {kinds[0].np_dtype}; "
-            "integers from 0 are expected"
-        )
+    label_key = _find_label(tfds, builder.info, name)
     _download(tfds, builder, name)
     named = {
         SPLIT_NAMES[split]: split
@@ -83,8 +67,34 @@ def open_tfds(
                 load = partial(load_array, image)
                 yield Item(f"{name}/{split}/{row}", int(label), split, load)
 
-    classes = list(kinds[1].names)
+    classes = list(builder.info.features[label_key].names)
     return Source(classes, splits, sizes, list_items(), notes)
+
+
+def _find_label(tfds, info, name: str) -> str:
+    """The feature that holds the labels of a set.
+
+    Raises:
+        InputError: where it is no classification set of images.
+    """
+    features, keys = info.features, info.supervised_keys
+    try:
+        image_key, label_key = keys
+        kinds = features[image_key], features[label_key]
+    except (TypeError, ValueError, KeyError):
+        kinds = None, None
+    wanted = tfds.features.Image, tfds.features.ClassLabel
+    if not all(map(isinstance, kinds, wanted)):
+        raise InputError(
+            f"prepare.name is {name}; allowed: a set whose supervised_keys "
+            f"are an image and a class label (this one's: {keys})"
+        )
+    if kinds[0].np_dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"prepare.name is {name}: its images are {kinds[0].np_dtype}; "
+            "integers from 0 are expected"
+        )
+    return label_key
 
 
 def _find_builder(tfds, name: str, data_dir: str | None):

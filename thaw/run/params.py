@@ -319,9 +319,31 @@ def _explain_copy(path: str) -> str:
     )
 
 
-def _find_contradictions(params: Params):
+def _find_contradictions(params: Params) -> Iterator[str]:
     """Yields what is wrong with parameters that are right one by one."""
-    prepare, finetune = params.prepare, params.finetune
+    yield from _check_path(params.prepare)
+    file = params.backbone.file
+    if not is_there(file) or Path(file).is_dir():
+        yield (
+            f"backbone.file is {_quote(file)}; allowed: a file that is there, "
+            "whatever backbone.weights says"
+        )
+    yield from _check_prepare(params.prepare)
+    finetune = params.finetune
+    name, blocks = params.backbone.name, VARIANTS[params.backbone.name].blocks
+    if isinstance(finetune.blocks, int) and finetune.blocks > blocks:
+        yield (
+            f"finetune.blocks is {finetune.blocks}; allowed: 0 to {blocks} "
+            f"({name}), or all"
+        )
+    if finetune.views > params.extract.views:
+        yield (
+            f"finetune.views is {finetune.views}; allowed: 1 to "
+            f"extract.views ({params.extract.views})"
+        )
+
+
+def _check_path(prepare: Prepare) -> Iterator[str]:
     # DVC would find out after it removed earlier results.
     if prepare.path[0] == "~":
         yield (
@@ -335,14 +357,9 @@ def _find_contradictions(params: Params):
         )
     elif prepare.source == "folder" and not Path(prepare.path).is_dir():
         yield f"prepare.path is {prepare.path}; allowed: a folder"
-    if (
-        not is_there(params.backbone.file)
-        or Path(params.backbone.file).is_dir()
-    ):
-        yield (
-            f"backbone.file is {_quote(params.backbone.file)}; allowed: a file "
-            "that is there, whatever backbone.weights says"
-        )
+
+
+def _check_prepare(prepare: Prepare) -> Iterator[str]:
     if prepare.validation + prepare.test >= 1:
         yield (
             f"prepare.test is {prepare.test:g}; allowed: with "
@@ -363,15 +380,4 @@ def _find_contradictions(params: Params):
         yield (
             f"prepare.data_dir is {_quote(prepare.data_dir)}; allowed: a "
             "folder, gs:// or null (TensorFlow reads no other scheme)"
-        )
-    name, blocks = params.backbone.name, VARIANTS[params.backbone.name].blocks
-    if finetune.blocks != "all" and finetune.blocks > blocks:
-        yield (
-            f"finetune.blocks is {finetune.blocks}; allowed: 0 to {blocks} "
-            f"({name}), or all"
-        )
-    if finetune.views > params.extract.views:
-        yield (
-            f"finetune.views is {finetune.views}; allowed: 1 to "
-            f"extract.views ({params.extract.views})"
         )
