@@ -4,7 +4,7 @@ from thaw.data.activations import Features
 from thaw.files.text import write_json
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, standardize_head
-from thaw.network.model_file import save_model
+from thaw.network.model_file import ModelInfo, save_model
 from thaw.network.parts import get_part
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
@@ -64,8 +64,7 @@ def main() -> None:
         save_model(
             head,
             HEAD,
-            classes=features.classes,
-            temperature=scores["temperature"],
+            ModelInfo(features.classes, scores["temperature"]),
         )
         write_json(METRICS, {"validation_loss": scores["calibrated_loss"]})
         write_json(

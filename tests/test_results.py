@@ -31,8 +31,7 @@ from thaw.evaluate.scores import (
 from thaw.evaluate.table import read_hits
 from thaw.evaluate.verdict import describe_scores
 from thaw.export.card import write_card
-from thaw.export.formats import write_export
-from thaw.export.runtimes import open_export
+from thaw.export.formats import FORMATS, open_export, write_export
 from thaw.export.scoring import (
     check_tolerance,
     load_originals,
@@ -41,7 +40,7 @@ from thaw.export.scoring import (
 )
 from thaw.files.text import read_json, read_yaml
 from thaw.network.backend import keras
-from thaw.network.model_file import read_about
+from thaw.network.model_file import ModelInfo, read_info
 from thaw.network.plan import Plan
 from thaw.network.temperature import calibrate, fit_temperature
 from thaw.prepare.sources import open_source
@@ -363,13 +362,13 @@ def test_the_model_is_an_artifact_of_the_registry(committed, tmp_path):
 
 
 def test_a_model_brings_its_classes_temperature_and_size(reproduced):
-    about = read_about(reproduced.folder / "models/finetuned.keras")
-    assert about["classes"] == ["across", "both", "down"]
-    assert about["image_size"] == 32 and about["fit"] == "squash"
+    info = read_info(reproduced.folder / "models/finetuned.keras")
+    assert info.classes == ["across", "both", "down"]
+    assert info.image_size == 32 and info.fit == "squash"
     metrics = json.loads(
         (reproduced.folder / "metrics/details/finetune.json").read_text()
     )
-    assert about["temperature"] == metrics["temperature"]
+    assert info.temperature == metrics["temperature"]
 
 
 def test_predictions_are_those_of_the_test_split(reproduced, results, tmp_path):
@@ -598,6 +597,11 @@ classes = json.loads(about)["classes"]
 }
 
 
+def test_every_format_is_a_parameter_and_is_tested():
+    formats = params.Export.model_json_schema()["properties"]["formats"]
+    assert {*formats["items"]["enum"]} == {*FORMATS} == {*RUNTIMES}
+
+
 def test_everything_before_an_export_is_brought_up_to_date(exported, tmp_path):
     assert exported.ran == ["export/dvc.yaml:export"]
     assert "up to date" in exported.dvc("status")
@@ -681,8 +685,8 @@ def test_an_export_crops_to_the_pixel(name, tmp_path):
     model = keras.Model(images, keras.layers.Softmax()(x))
     row = np.linspace(-1e-3, 1e-3, 12)
     model.layers[-2].set_weights([np.stack([row, -row], 1), np.zeros(2)])
-    about = {"temperature": 1.0, "image_size": side, "fit": "crop"}
-    write_export(tmp_path, name, model, {"classes": ["a", "b"], **about})
+    info = ModelInfo(["a", "b"], 1.0, image_size=side, fit="crop")
+    write_export(tmp_path, name, model, info)
     noise = RNG.integers(0, 256, (1, side, side, 3), np.uint8)
     noise[:, -1], noise[:, :, -1] = 255, 255
     expected = model.predict(noise, verbose=0)
@@ -757,7 +761,7 @@ def test_the_card_names_the_data_that_were_used(exported, tmp_path):
         write_card(
             tmp_path / "card.md",
             params=p,
-            about=read_about(folder / "models/finetuned.keras"),
+            info=read_info(folder / "models/finetuned.keras"),
             plan=Plan.read(folder / "data/activations/plan.json"),
             prepare=read_json(folder / "metrics/details/prepare.json"),
             evaluate=read_json(folder / "metrics/details/evaluate.json"),
