@@ -19,7 +19,8 @@ from sklearn import metrics as sk
 
 from thaw.commands import plan, predict
 from thaw.commands.compare import match_images
-from thaw.commands.plan import list_reruns
+from thaw.commands.estimates import ESTIMATES
+from thaw.commands.reruns import find_changes, list_reruns
 from thaw.data.images import decode_image, resize_image
 from thaw.errors import InputError
 from thaw.evaluate.comparison import compare_hits, judge_gain, measure_interval
@@ -450,7 +451,7 @@ def test_a_plan_lists_what_dvc_runs(inside, change, expected):
     for name, value in change.items():
         section, key = name.split("__")
         values[section][key] = value
-    found = list_reruns(values, plan.find_changes())
+    found = list_reruns(values, find_changes())
     assert sorted(found) == sorted(expected)
 
 
@@ -476,7 +477,7 @@ def test_a_plan_takes_a_number_for_what_dvc_takes_it_for(
         Path("params.yaml").write_text(
             text.replace("learning_rate: 0.002", f"learning_rate: {rate}")
         )
-        rerun = list_reruns(read_yaml("params.yaml"), plan.find_changes())
+        rerun = list_reruns(read_yaml("params.yaml"), find_changes())
         with Repo() as repo:
             status = set(repo.status("dvc.yaml")) - {"check"}
         assert bool(status) == bool(rerun) == (not same), rate
@@ -517,10 +518,15 @@ def test_a_sweep_is_planned_a_line_for_each_combination(inside, capsys):
     assert max(map(len, [head, *lines])) <= 100
 
 
+def test_every_stage_has_an_estimate():
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert {*stages} == {"check", *ESTIMATES}
+
+
 def test_a_stage_without_an_estimate_is_planned_too(
     inside, capsys, monkeypatch
 ):
-    monkeypatch.delitem(plan.ESTIMATES, "report")
+    monkeypatch.delitem(ESTIMATES, "report")
     plan.main(["evaluate.top_k=2"])
     lines = capsys.readouterr().out.splitlines()
     assert any(x.split() == ["report", "unknown", "unknown"] for x in lines)
@@ -530,12 +536,12 @@ def test_a_plan_counts_the_start_of_keras(reproduced):
     """The clock starts before anything imports it."""
     program = (
         "import sys, types\n"
-        "from thaw.commands import plan, trials\n"
+        "from thaw.commands import estimates, plan, trials\n"
         "from thaw.run import params\n"
         "calls = []\n"
         "def tell(): calls.append('keras' in sys.modules); return len(calls)\n"
         "trials.time = types.SimpleNamespace(perf_counter=tell)\n"
-        "plan.Trials(params.load(), None).plan\n"
+        "estimates.Workload(params.load(), None).plan\n"
         "assert calls[:2] == [False, True], calls\n"
     )
     done = reproduced.run(sys.executable, "-c", program)
