@@ -38,7 +38,7 @@ EXPORT = "models/export"
 
 def main() -> None:
     p = params.load()
-    formats = p.export.formats
+    formats: list[str] = [*p.export.formats]
     dataset, info = Dataset(PREPARED), read_info(FINETUNED)
     rows = pick_rows(dataset.open_labels("test"))
     images = dataset.open_images("test")[rows]

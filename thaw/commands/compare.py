@@ -111,7 +111,8 @@ def number_copies(
     images: list[tuple[str, str]],
 ) -> dict[tuple[str, str, int], int]:
     """The row of each image, by id, class and number of equals before it."""
-    seen, rows = Counter(), {}
+    seen: Counter[tuple[str, str]] = Counter()
+    rows = {}
     for row, image in enumerate(images):
         rows[*image, seen[image]] = row
         seen[image] += 1
@@ -176,7 +177,10 @@ def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
             "images_after": len(images_after),
             "relabelled": shared.relabelled,
             **make_record(overall),
-            "classes": {label: make_record(*rest) for label, *rest in classes},
+            "classes": {
+                label: make_record(recall, p_value)
+                for label, recall, p_value in classes
+            },
         }
         print(json.dumps(record, indent=2, ensure_ascii=False))
         return

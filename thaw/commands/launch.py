@@ -30,7 +30,7 @@ def main(processes: int, program: list[str]) -> None:
         "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
         "JAX_COORDINATOR_BIND_ADDRESS": address,
     }
-    programs = []
+    programs: list[subprocess.Popen] = []
     starters = find_starters()
 
     def pass_on(number: int, frame: object) -> None:

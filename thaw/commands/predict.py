@@ -131,6 +131,17 @@ def list_files(paths: Iterable[str]) -> list[str]:
     return found
 
 
+def print_predictions(
+    predictions: Iterable[Prediction], format: str, top_k: int
+) -> None:
+    if format == "csv":
+        print_csv(predictions, sys.stdout, top_k)
+    elif format == "json":
+        print_json(predictions, sys.stdout)
+    else:
+        print_table(predictions, sys.stdout)
+
+
 def print_table(predictions: Iterable[Prediction], file: TextIO) -> None:
     """Prints a line for each file, for people."""
     for one in predictions:
@@ -201,12 +212,7 @@ def main(
                 yield one
 
     start = time.perf_counter()
-    if format == "csv":
-        print_csv(pick(), sys.stdout, top_k)
-    elif format == "json":
-        print_json(pick(), sys.stdout)
-    else:
-        print_table(pick(), sys.stdout)
+    print_predictions(pick(), format, top_k)
     seconds = time.perf_counter() - start
     if len(failed) == len(files):
         raise InputError("none of these files can be read as a picture")

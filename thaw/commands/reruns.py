@@ -22,7 +22,8 @@ def list_reruns(values: dict, changed: set[str]) -> list[str]:
     stages = read_yaml("dvc.yaml")["stages"]
     lock = Path("dvc.lock")
     known = read_yaml(lock)["stages"] if lock.exists() else {}
-    rerun, outs = [], []
+    rerun: list[str] = []
+    outs: list[Path] = []
     for name, stage in stages.items():
         locked = known.get(name, {}).get("params", {}).get("params.yaml", {})
         deps = [Path(fill_in(path, values)) for path in stage.get("deps", ())]

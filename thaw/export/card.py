@@ -18,6 +18,7 @@ TEMPLATE = Path(__file__).with_name("card.md")
 
 def write_card(
     path: str | Path,
+    *,
     params: Params,
     info: ModelInfo,
     plan: Plan,

@@ -84,7 +84,8 @@ def drop_reshapes(model) -> None:
         for constant in graph.initializer
         if constant.data_type == onnx.TensorProto.INT64
     }
-    nodes, same = [], {}
+    nodes = []
+    same: dict[str, str] = {}  # a Reshape's output to what it was made of
     for node in model.graph.node:
         given = [same.get(name, name) for name in node.input]
         node.input[:] = given
@@ -105,7 +106,7 @@ def name_values(graph) -> None:
     """
     constants = {constant.name: constant for constant in graph.initializer}
     kept = {value.name for value in (*graph.input, *graph.output)}
-    names = {}
+    names: dict[str, str] = {}
     for number, node in enumerate(graph.node):
         node.name = f"node_{number}"
         for value in (*node.input, *node.output):

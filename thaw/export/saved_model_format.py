@@ -27,12 +27,12 @@ def open_runtime(path: Path) -> Predict:
     import tensorflow
 
     loaded = tensorflow.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
 
     def predict(images: np.ndarray) -> np.ndarray:
+        # `loaded` keeps the variables, which its signature alone would not.
+        serve = loaded.signatures["serving_default"]
         return serve(**{INPUT: tensorflow.constant(images)})[OUTPUT].numpy()
 
-    predict.loaded = loaded  # its variables live as long as it does
     return predict
 
 

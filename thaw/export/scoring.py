@@ -1,7 +1,7 @@
 """Scores of exports: does each, in its own runtime, say what the model says?"""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 
 import numpy as np
@@ -33,7 +33,8 @@ def pick_rows(labels: np.ndarray, count: int = CHECKED_IMAGES) -> np.ndarray:
         differ by at most one.
     """
     order = np.random.default_rng(0).permutation(len(labels))
-    seen, turns = Counter(), []
+    seen: Counter[int] = Counter()
+    turns = []
     for label in labels[order].tolist():
         turns.append(seen[label])
         seen[label] += 1
@@ -80,13 +81,13 @@ def find_items(
 
 
 def predict_each(
-    runtimes: dict[str, Predict],
-    images: Iterator[np.ndarray],
+    runtimes: Mapping[str, Predict],
+    images: Iterable[np.ndarray],
     total: int,
     label: str,
 ) -> dict[str, np.ndarray]:
     """Runs every image through every runtime: (total, classes) each."""
-    results = {name: [] for name in runtimes}
+    results: dict[str, list[np.ndarray]] = {name: [] for name in runtimes}
     with progress(total, label, "images") as bar:
         for _, alike in groupby(images, key=np.shape):
             while batch := list(islice(alike, LARGEST_BATCH)):

@@ -58,13 +58,14 @@ class ModelInfo:
 
 
 def load_model(
-    path: str | Path, shape: Sequence[int], classes: int
+    path: str | Path, shape: Sequence[int | None], classes: int
 ) -> keras.Model:
     """Reads a model from a file that nobody vouches for; runs no code of it.
 
     Args:
         path: a .keras file.
-        shape: the shape of one input that the model must take.
+        shape: the shape of one input that the model must take; None for
+            any size.
         classes: the number of outputs that it must have.
 
     Raises:
