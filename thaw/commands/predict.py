@@ -144,10 +144,10 @@ def print_predictions(
 
 def print_table(predictions: Iterable[Prediction], file: TextIO) -> None:
     """Prints a line for each file, for people."""
-    for one in predictions:
-        answer = "?" if one.answer is None else one.answer
-        top = ", ".join(f"{name} {value:.3f}" for name, value in one.top)
-        tqdm.write(f"{answer:<16} {one.path}  ({top})", file=file)
+    for prediction in predictions:
+        answer = "?" if prediction.answer is None else prediction.answer
+        top = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top)
+        tqdm.write(f"{answer:<16} {prediction.path}  ({top})", file=file)
 
 
 def print_csv(
@@ -159,17 +159,23 @@ def print_csv(
     ]
     table = TableWriter(file)
     table.writerow(["path", "prediction", *columns])
-    for one in predictions:
-        cells = [x for name, value in one.top for x in (name, f"{value:.6f}")]
-        table.writerow([one.path, one.answer or "", *cells])
+    for prediction in predictions:
+        cells = [
+            x for name, value in prediction.top for x in (name, f"{value:.6f}")
+        ]
+        table.writerow([prediction.path, prediction.answer or "", *cells])
 
 
 def print_json(predictions: Iterable[Prediction], file: TextIO) -> None:
     """Prints a list of objects, each on a line of its own."""
     separator = "["
-    for one in predictions:
-        top = [{"class": name, "probability": p} for name, p in one.top]
-        line = {"path": one.path, "prediction": one.answer, "top": top}
+    for prediction in predictions:
+        top = [{"class": name, "probability": p} for name, p in prediction.top]
+        line = {
+            "path": prediction.path,
+            "prediction": prediction.answer,
+            "top": top,
+        }
         print(f"{separator}\n{json.dumps(line)}", end="", file=file)
         separator = ","
     print("\n]" if separator == "," else "[]", file=file)
@@ -204,12 +210,12 @@ def main(
     failed = []
 
     def pick() -> Iterator[Prediction]:
-        for one in classifier.predict(files, top_k, threshold):
-            if one.error:
-                failed.append(one)
-                warn(f"can't read {one.path}: {one.error}")
+        for prediction in classifier.predict(files, top_k, threshold):
+            if prediction.error:
+                failed.append(prediction)
+                warn(f"can't read {prediction.path}: {prediction.error}")
             else:
-                yield one
+                yield prediction
 
     start = time.perf_counter()
     print_predictions(pick(), format, top_k)

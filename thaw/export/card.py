@@ -50,7 +50,7 @@ def write_card(
         exports=exports,
         checked=checked,
         formats=FORMATS,
-        caveats=[one.caveat(info) for one in formats if one.caveat],
+        caveats=[x.caveat(info) for x in formats if x.caveat],
     )
     Path(path).write_text(text, encoding="utf-8")
 

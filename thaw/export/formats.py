@@ -1,4 +1,4 @@
-"""The export formats: one record each, of one module each.
+"""The export formats: one record each, and one module each.
 
 A new format takes a module like the ones imported here, a line in FORMATS, and
 its name in `thaw.run.params`.
