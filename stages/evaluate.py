@@ -15,7 +15,7 @@ from thaw.evaluate.verdict import describe_scores
 from thaw.files.atomic import new_folder
 from thaw.files.text import read_json, write_json
 from thaw.frozen.passes import predict
-from thaw.network.model_file import load_model, read_about
+from thaw.network.model_file import load_model, read_info
 from thaw.run import params
 from thaw.run.checkpoints import Checkpoint, open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
@@ -40,7 +40,7 @@ def main() -> None:
     labels = dataset.open_labels("test")
     shipped = read_json(FINETUNE)["shipped"]
     temperatures = {
-        name: read_about(path)["temperature"] for name, path in MODELS.items()
+        name: read_info(path).temperature for name, path in MODELS.items()
     }
     with open_checkpoint(last=True) as checkpoint:
         probabilities = predict_both(dataset, checkpoint)

@@ -7,7 +7,7 @@ from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import has_accelerator, keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import join_head, seed_dropout
-from thaw.network.model_file import load_model, save_model
+from thaw.network.model_file import ModelInfo, load_model, save_model
 from thaw.network.parts import get_part
 from thaw.network.plan import Plan, apply_plan
 from thaw.run import params
@@ -71,10 +71,12 @@ def main() -> None:
         save_model(
             model,
             FINETUNED,
-            classes=dataset.classes,
-            temperature=training.scores["temperature"],
-            image_size=dataset.image_size,
-            fit=p.prepare.fit,
+            ModelInfo(
+                dataset.classes,
+                training.scores["temperature"],
+                image_size=dataset.image_size,
+                fit=p.prepare.fit,
+            ),
         )
         write_results(
             training,

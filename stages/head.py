@@ -4,7 +4,7 @@ from thaw.data.activations import Features
 from thaw.data.splits import TRAINED
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, standardize_head
-from thaw.network.model_file import save_model
+from thaw.network.model_file import ModelInfo, save_model
 from thaw.network.parts import get_part
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
@@ -50,8 +50,7 @@ def main() -> None:
         save_model(
             head,
             HEAD,
-            classes=features.classes,
-            temperature=training.scores["temperature"],
+            ModelInfo(features.classes, training.scores["temperature"]),
         )
         write_results(
             training,

@@ -19,7 +19,8 @@ from sklearn import metrics as sk
 
 from thaw.commands import plan, predict
 from thaw.commands.compare import match_images
-from thaw.commands.plan import list_reruns
+from thaw.commands.estimates import ESTIMATES
+from thaw.commands.reruns import find_changes, list_reruns
 from thaw.data.images import decode_image, resize_image
 from thaw.errors import InputError
 from thaw.evaluate.comparison import compare_hits, judge_gain, measure_interval
@@ -31,8 +32,7 @@ from thaw.evaluate.scores import (
 from thaw.evaluate.table import read_hits
 from thaw.evaluate.verdict import describe_scores
 from thaw.export.card import write_card
-from thaw.export.formats import write_export
-from thaw.export.runtimes import open_export
+from thaw.export.formats import FORMATS, open_export, write_export
 from thaw.export.scoring import (
     check_tolerance,
     load_originals,
@@ -41,7 +41,7 @@ from thaw.export.scoring import (
 )
 from thaw.files.text import read_json, read_yaml
 from thaw.network.backend import keras
-from thaw.network.model_file import read_about
+from thaw.network.model_file import ModelInfo, read_info
 from thaw.network.plan import Plan
 from thaw.network.temperature import calibrate, fit_temperature
 from thaw.prepare.sources import open_source
@@ -363,13 +363,13 @@ def test_the_model_is_an_artifact_of_the_registry(committed, tmp_path):
 
 
 def test_a_model_brings_its_classes_temperature_and_size(reproduced):
-    about = read_about(reproduced.folder / "models/finetuned.keras")
-    assert about["classes"] == ["across", "both", "down"]
-    assert about["image_size"] == 32 and about["fit"] == "squash"
+    info = read_info(reproduced.folder / "models/finetuned.keras")
+    assert info.classes == ["across", "both", "down"]
+    assert info.image_size == 32 and info.fit == "squash"
     metrics = json.loads(
         (reproduced.folder / "metrics/details/finetune.json").read_text()
     )
-    assert about["temperature"] == metrics["temperature"]
+    assert info.temperature == metrics["temperature"]
 
 
 def test_predictions_are_those_of_the_test_split(reproduced, results, tmp_path):
@@ -451,7 +451,7 @@ def test_a_plan_lists_what_dvc_runs(inside, change, expected):
     for name, value in change.items():
         section, key = name.split("__")
         values[section][key] = value
-    found = list_reruns(values, plan.find_changes())
+    found = list_reruns(values, find_changes())
     assert sorted(found) == sorted(expected)
 
 
@@ -477,7 +477,7 @@ def test_a_plan_takes_a_number_for_what_dvc_takes_it_for(
         Path("params.yaml").write_text(
             text.replace("learning_rate: 0.002", f"learning_rate: {rate}")
         )
-        rerun = list_reruns(read_yaml("params.yaml"), plan.find_changes())
+        rerun = list_reruns(read_yaml("params.yaml"), find_changes())
         with Repo() as repo:
             status = set(repo.status("dvc.yaml")) - {"check"}
         assert bool(status) == bool(rerun) == (not same), rate
@@ -518,10 +518,15 @@ def test_a_sweep_is_planned_a_line_for_each_combination(inside, capsys):
     assert max(map(len, [head, *lines])) <= 100
 
 
+def test_every_stage_has_an_estimate():
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert {*stages} == {"check", *ESTIMATES}
+
+
 def test_a_stage_without_an_estimate_is_planned_too(
     inside, capsys, monkeypatch
 ):
-    monkeypatch.delitem(plan.ESTIMATES, "report")
+    monkeypatch.delitem(ESTIMATES, "report")
     plan.main(["evaluate.top_k=2"])
     lines = capsys.readouterr().out.splitlines()
     assert any(x.split() == ["report", "unknown", "unknown"] for x in lines)
@@ -531,12 +536,12 @@ def test_a_plan_counts_the_start_of_keras(reproduced):
     """The clock starts before anything imports it."""
     program = (
         "import sys, types\n"
-        "from thaw.commands import plan, trials\n"
+        "from thaw.commands import estimates, plan, trials\n"
         "from thaw.run import params\n"
         "calls = []\n"
         "def tell(): calls.append('keras' in sys.modules); return len(calls)\n"
         "trials.time = types.SimpleNamespace(perf_counter=tell)\n"
-        "plan.Trials(params.load(), None).plan\n"
+        "estimates.Workload(params.load(), None).plan\n"
         "assert calls[:2] == [False, True], calls\n"
     )
     done = reproduced.run(sys.executable, "-c", program)
@@ -596,6 +601,11 @@ about = zipfile.ZipFile(path).read("assets/thaw.json")
 classes = json.loads(about)["classes"]
 """,
 }
+
+
+def test_every_format_is_a_parameter_and_is_tested():
+    formats = params.Export.model_json_schema()["properties"]["formats"]
+    assert {*formats["items"]["enum"]} == {*FORMATS} == {*RUNTIMES}
 
 
 def test_everything_before_an_export_is_brought_up_to_date(exported, tmp_path):
@@ -681,8 +691,8 @@ def test_an_export_crops_to_the_pixel(name, tmp_path):
     model = keras.Model(images, keras.layers.Softmax()(x))
     row = np.linspace(-1e-3, 1e-3, 12)
     model.layers[-2].set_weights([np.stack([row, -row], 1), np.zeros(2)])
-    about = {"temperature": 1.0, "image_size": side, "fit": "crop"}
-    write_export(tmp_path, name, model, {"classes": ["a", "b"], **about})
+    info = ModelInfo(["a", "b"], 1.0, image_size=side, fit="crop")
+    write_export(tmp_path, name, model, info)
     noise = RNG.integers(0, 256, (1, side, side, 3), np.uint8)
     noise[:, -1], noise[:, :, -1] = 255, 255
     expected = model.predict(noise, verbose=0)
@@ -757,7 +767,7 @@ def test_the_card_names_the_data_that_were_used(exported, tmp_path):
         write_card(
             tmp_path / "card.md",
             params=p,
-            about=read_about(folder / "models/finetuned.keras"),
+            info=read_info(folder / "models/finetuned.keras"),
             plan=Plan.read(folder / "data/activations/plan.json"),
             prepare=read_json(folder / "metrics/details/prepare.json"),
             evaluate=read_json(folder / "metrics/details/evaluate.json"),

@@ -1,4 +1,4 @@
-"""Two runs, of Git revisions or DVC experiments, compared image by image."""
+"""`compare`: two runs, Git revisions or DVC experiments, image by image."""
 
 import json
 import logging
@@ -21,11 +21,11 @@ PREDICTIONS = "metrics/predictions.csv"
 
 @contextmanager
 def open_at(path: str, rev: str) -> Iterator[TextIO]:
-    """A file that DVC keeps, as it was at a revision or an experiment.
+    """Opens a file as it was at a Git revision or in a DVC experiment.
 
     Raises:
-        InputError: where there is no such revision, or it has no such file,
-            or DVC's cache has not got it.
+        InputError: where there is no such revision, where it has no such file,
+            or where DVC's cache lacks the file.
     """
     import dvc.api
     from dvc.exceptions import DvcException
@@ -49,11 +49,11 @@ def open_at(path: str, rev: str) -> Iterator[TextIO]:
 def read_run(
     rev: str | None, model: str
 ) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """What `read_hits` says of a run.
+    """Reads a run's test images and hits, as `read_hits` returns them.
 
     Args:
         rev: a Git revision or a DVC experiment; None: the workspace.
-        model: one of the run's.
+        model: which of the run's models.
 
     Raises:
         InputError: where the run has no predictions, or none of the model.
@@ -69,12 +69,13 @@ def read_run(
 
 @dataclass(frozen=True)
 class Shared:
-    """The test images that two runs have, under the same label.
+    """The test images that two runs have under the same label.
 
     Attributes:
-        classes: (n,) str, of each.
-        before, after: (n,) int, where they stand in each run.
-        relabelled: how many more both have, under other labels.
+        classes: (n,) str, the label of each image.
+        before, after: (n,) int, the row of each image in each run.
+        relabelled: the number of images that both runs have, but under
+            different labels.
     """
 
     classes: np.ndarray
@@ -88,43 +89,44 @@ def match_images(
 ) -> Shared:
     """Finds each image of one run in another.
 
-    A picture that a test set holds several times counts as often as both do.
+    An image that a run holds several times counts as often as both hold it.
 
     Args:
         before, after: id and class of every image.
     """
-    one, other = number_copies(before), number_copies(after)
-    shared = sorted(one.keys() & other.keys())
-    # What one has and the other has not may be there under another label.
-    left = {identity for identity, *_ in one.keys() - other.keys()}
-    right = {identity for identity, *_ in other.keys() - one.keys()}
+    rows_before, rows_after = number_copies(before), number_copies(after)
+    shared = sorted(rows_before.keys() & rows_after.keys())
+    # An image that has no match may have one under another label.
+    only_before = {key[0] for key in rows_before.keys() - rows_after.keys()}
+    only_after = {key[0] for key in rows_after.keys() - rows_before.keys()}
     return Shared(
         classes=np.array([name for _, name, _ in shared], str),
-        before=np.array([one[key] for key in shared], int),
-        after=np.array([other[key] for key in shared], int),
-        relabelled=len(left & right),
+        before=np.array([rows_before[key] for key in shared], int),
+        after=np.array([rows_after[key] for key in shared], int),
+        relabelled=len(only_before & only_after),
     )
 
 
 def number_copies(
     images: list[tuple[str, str]],
 ) -> dict[tuple[str, str, int], int]:
-    """Where each image stands, by id, class and how many alike came before."""
-    seen, places = Counter(), {}
-    for place, image in enumerate(images):
-        places[*image, seen[image]] = place
+    """The row of each image, by id, class and number of equals before it."""
+    seen: Counter[tuple[str, str]] = Counter()
+    rows = {}
+    for row, image in enumerate(images):
+        rows[*image, seen[image]] = row
         seen[image] += 1
-    return places
+    return rows
 
 
 def compare_classes(
     classes: np.ndarray, before: np.ndarray, after: np.ndarray
 ) -> Iterator[tuple[str, Comparison, float]]:
-    """The recall of each class, compared.
+    """Compares the recall of each class.
 
     Args:
-        classes: (n,) str, of each image.
-        before, after: (n,) bool, hits.
+        classes: (n,) str, the label of each image.
+        before, after: (n,) bool, the hits of each run.
 
     Yields:
         The class, its comparison, and its p value adjusted for the number of
@@ -133,23 +135,12 @@ def compare_classes(
     from scipy.stats import false_discovery_control
 
     names = np.unique(classes)
-    found = [
+    compared = [
         compare_hits(before[classes == name], after[classes == name])
         for name in names
     ]
-    adjusted = false_discovery_control([one.p_value for one in found])
-    yield from zip(map(str, names), found, map(float, adjusted), strict=True)
-
-
-def describe(comparison: Comparison, p_value: float | None = None) -> dict:
-    """For JSON."""
-    return asdict(comparison) | {
-        "before": comparison.before / comparison.n,
-        "after": comparison.after / comparison.n,
-        "difference": comparison.difference,
-        "p_value": comparison.p_value if p_value is None else p_value,
-        "verdict": comparison.judge(p_value),
-    }
+    adjusted = false_discovery_control([recall.p_value for recall in compared])
+    yield from zip(map(str, names), compared, map(float, adjusted), strict=True)
 
 
 def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
@@ -165,38 +156,57 @@ def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
         InputError: where one of the two has no predictions, or they have no
             test image in common.
     """
-    images, after = read_run(other, model)
-    others, before = read_run(rev, model)
-    shared = match_images(others, images)
+    images_after, hits_after = read_run(other, model)
+    images_before, hits_before = read_run(rev, model)
+    shared = match_images(images_before, images_after)
     name = other or "this run"
-    counts = f"{name} has {len(images)}, {rev} {len(others)}"
+    counts = f"{name} has {len(images_after)}, {rev} {len(images_before)}"
     if shared.relabelled:
         counts += f"; {shared.relabelled} more under other labels"
     if not len(shared.classes):
         raise InputError(f"no test image is in both: {counts}")
-    before, after = before[shared.before], after[shared.after]
+    before, after = hits_before[shared.before], hits_after[shared.after]
     overall = compare_hits(before, after)
-    each = list(compare_classes(shared.classes, before, after))
+    classes = list(compare_classes(shared.classes, before, after))
     if json_output:
-        about = {
+        record = {
             "model": model,
             "rev": rev,
             "other": other,
-            "images_before": len(others),
-            "images_after": len(images),
+            "images_before": len(images_before),
+            "images_after": len(images_after),
             "relabelled": shared.relabelled,
-            **describe(overall),
-            "classes": {name: describe(one, p) for name, one, p in each},
+            **make_record(overall),
+            "classes": {
+                label: make_record(recall, p_value)
+                for label, recall, p_value in classes
+            },
         }
-        print(json.dumps(about, indent=2, ensure_ascii=False))
+        print(json.dumps(record, indent=2, ensure_ascii=False))
         return
-    if len(images) == len(others) == overall.n:
+    if len(images_after) == len(images_before) == overall.n:
         which = f"the same {overall.n} test images"
     else:
         which = f"the {overall.n} test images of both ({counts})"
     say(f"{model}, {name} against {rev}, on {which}", "")
     say_scores(overall)
-    say_classes(each)
+    say_classes(classes)
+
+
+def make_record(comparison: Comparison, p_value: float | None = None) -> dict:
+    """The object that JSON output has for a comparison.
+
+    Args:
+        comparison: of two runs.
+        p_value: the adjusted one; None: the comparison's own.
+    """
+    return asdict(comparison) | {
+        "before": comparison.before / comparison.n,
+        "after": comparison.after / comparison.n,
+        "difference": comparison.difference,
+        "p_value": comparison.p_value if p_value is None else p_value,
+        "verdict": comparison.judge(p_value),
+    }
 
 
 def say_scores(overall: Comparison) -> None:
@@ -212,15 +222,16 @@ def say_scores(overall: Comparison) -> None:
     )
 
 
-def say_classes(each: list[tuple[str, Comparison, float]]) -> None:
-    width = max(len("class"), *(len(name) for name, *_ in each))
+def say_classes(classes: list[tuple[str, Comparison, float]]) -> None:
+    width = max(len("class"), *(len(name) for name, *_ in classes))
     say(
         f"{'class':{width}}  images  recall before   after  difference  "
         "adjusted p  verdict"
     )
-    for name, one, p_value in each:
+    for name, recall, p_value in classes:
+        n = recall.n
         say(
-            f"{name:{width}}  {one.n:6}  {one.before / one.n:13.3f}  "
-            f"{one.after / one.n:6.3f}  {one.difference:+10.3f}  "
-            f"{p_value:10.2g}  {one.judge(p_value)}"
+            f"{name:{width}}  {n:6}  {recall.before / n:13.3f}  "
+            f"{recall.after / n:6.3f}  {recall.difference:+10.3f}  "
+            f"{p_value:10.2g}  {recall.judge(p_value)}"
         )

@@ -1,4 +1,4 @@
-"""Several processes of one training on this machine."""
+"""`launch`: several processes of one training on this machine."""
 
 import math
 import os
@@ -10,7 +10,8 @@ import time
 
 from thaw.run.process import POLL_SECONDS, find_starters, is_alive
 
-# For the others, to notice the end of one by themselves.
+# The other processes have this long to notice that one has ended, and to end by
+# themselves.
 PATIENCE_SECONDS = 5
 
 
@@ -29,17 +30,17 @@ def main(processes: int, program: list[str]) -> None:
         "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
         "JAX_COORDINATOR_BIND_ADDRESS": address,
     }
-    programs = []
+    programs: list[subprocess.Popen] = []
     starters = find_starters()
 
     def pass_on(number: int, frame: object) -> None:
-        for one in programs:
-            one.send_signal(number)
+        for started in programs:
+            started.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
     for rank in range(processes):
-        # A process has the accelerator of its number, if there are several.
+        # Of several accelerators each process takes the one of its number.
         own = {
             "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
             "JAX_LOCAL_DEVICE_IDS": str(rank),
@@ -51,10 +52,14 @@ def main(processes: int, program: list[str]) -> None:
 
 
 def watch_programs(programs: list[subprocess.Popen], starters: list) -> int:
-    """Waits for all; ends them when one fails or what started them is gone.
+    """Waits for all; ends them when one fails or a process above is gone.
+
+    Args:
+        programs: the processes.
+        starters: the processes that started this one.
 
     Returns:
-        The first failure's exit status, as shells have it, or 0.
+        The exit status of the first failure, as a shell gives it, or 0.
     """
     status, since, told = 0, math.inf, False
     while None in (ended := [program.poll() for program in programs]):

@@ -1,4 +1,4 @@
-"""What `-S` sets, in the syntax of `dvc exp run`, sweeps included."""
+"""The values that `plan -S` sets, in the syntax of `dvc exp run -S`."""
 
 import shutil
 import tempfile
@@ -14,17 +14,17 @@ PARAMS = "params.yaml"
 
 
 def list_combinations(values: list[str]) -> list[list[str]]:
-    """Every combination of a sweep, as `dvc exp run --queue` makes them.
+    """Lists the combinations of a sweep, as `dvc exp run --queue` makes them.
 
     Args:
-        values: each "section.key=value"; with "1,2", "range(1,4)" or
-            "choice(1,2)" for a value they are a sweep.
+        values: texts "section.key=value". A value like "1,2", "range(1,4)" or
+            "choice(1,2)" makes a sweep.
 
     Returns:
-        Of each combination such values, one for each key.
+        The combinations, each with one such text for every key.
 
     Raises:
-        InputError: where DVC could not read one, or no parameter has its name.
+        InputError: where DVC can't read a text, or no parameter has its name.
     """
     from dvc.utils.cli_parse import to_path_overrides
     from dvc.utils.hydra import get_hydra_sweeps, to_hydra_overrides
@@ -44,10 +44,16 @@ def list_combinations(values: list[str]) -> list[list[str]]:
 
 
 def set_params(overrides: list[str]) -> tuple[dict, params.Params]:
-    """params.yaml as it would be with some values, as plain values and checked.
+    """Sets values in a copy of params.yaml.
+
+    Args:
+        overrides: texts "section.key=value", without sweeps.
+
+    Returns:
+        The parameters, plain and checked.
 
     Raises:
-        InputError: where `check` would refuse it.
+        InputError: where `check` would refuse them.
     """
     from dvc.utils.hydra import apply_overrides
 
@@ -67,7 +73,7 @@ def set_params(overrides: list[str]) -> tuple[dict, params.Params]:
 
 @contextmanager
 def in_one_line(values: list[str]) -> Iterator[None]:
-    """Makes an InputError of what DVC and Hydra say of values."""
+    """Turns an error of DVC or Hydra about values into an InputError."""
     from dvc.exceptions import DvcException
     from hydra.errors import HydraException
 

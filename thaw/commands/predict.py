@@ -1,4 +1,4 @@
-"""Pictures in files to classes, at the speed of the frozen part."""
+"""`predict`: classes of images in files, at the speed of the frozen pass."""
 
 import json
 import sys
@@ -14,25 +14,25 @@ from tqdm import tqdm
 
 from thaw.data.images import decode_image, describe_failure, resize_image
 from thaw.errors import InputError
-from thaw.export.formats import scale_logits
+from thaw.export.classifier import scale_logits
 from thaw.files.tables import TableWriter
 from thaw.frozen.network import FrozenNetwork
-from thaw.network.model_file import load_model, read_about
+from thaw.network.model_file import load_model, read_info
 from thaw.prepare.folders import list_images
 from thaw.run.console import format_count, progress
 
-CHUNK = 1024  # files whose predictions are held at a time
+FILES_AT_ONCE = 1024  # whose predictions are in memory at the same time
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of one file.
+    """The answer of a model to one file.
 
     Attributes:
         path: the file.
         top: the likeliest classes and their calibrated probabilities.
-        answer: the first of them; None where it is not likely enough.
-        error: why the file can't be read; the others are then empty.
+        answer: the likeliest class; None where it is not likely enough.
+        error: why the file can't be read; `top` is then empty.
     """
 
     path: str
@@ -42,19 +42,19 @@ class Prediction:
 
 
 class Classifier:
-    """A .keras file that Thaw wrote, made ready to run.
+    """A .keras file that Thaw wrote, ready to run.
 
     Args:
-        path: models/finetuned.keras, or the one among the exports.
+        path: models/finetuned.keras or models/export/classifier.keras.
         precision: as in `FrozenNetwork`.
 
     Attributes:
-        classes: their names.
+        classes: their names, in the order of the outputs.
         network: images (n, image_size, image_size, 3) uint8 to calibrated
             probabilities (n, classes).
 
     Raises:
-        InputError: where it is not there, or none that takes images.
+        InputError: where there is no such file, or its model takes no images.
     """
 
     def __init__(self, path: str | Path, precision: str):
@@ -62,19 +62,20 @@ class Classifier:
             raise InputError(f"{path} is not there")
         if Path(path).suffix != ".keras":
             raise InputError(f"{path}: predict reads .keras files only")
-        about = read_about(path)
-        if "image_size" not in about:
+        info = read_info(path)
+        if not info.image_size:
             raise InputError(f"{path} takes features, not images")
-        self.classes: list[str] = about["classes"]
-        side = about["image_size"]
-        self._resize = partial(resize_image, image_size=side, fit=about["fit"])
-        self._shape = (side, side, 3)
-        if about.get("any_size"):
+        self.classes = info.classes
+        self._resize = partial(
+            resize_image, image_size=info.image_size, fit=info.fit
+        )
+        self._shape = (info.image_size, info.image_size, 3)
+        if info.any_size:
             model = load_model(path, (None, None, 3), len(self.classes))
             network = model.get_layer("network")
         else:
             model = load_model(path, self._shape, len(self.classes))
-            network = scale_logits(model, about)
+            network = scale_logits(model, info)
         self.network = FrozenNetwork(
             network, precision, "uint8", asked_as="--precision"
         )
@@ -82,16 +83,16 @@ class Classifier:
     def predict(
         self, files: list[str], top_k: int, threshold: float
     ) -> Iterator[Prediction]:
-        """One prediction for each file, in order.
+        """Predicts each file, in order.
 
         Args:
-            files: of any size and format that Pillow reads.
-            top_k: classes to name.
-            threshold: least probability for an answer.
+            files: images of any size, in any format that Pillow reads.
+            top_k: the number of classes to name.
+            threshold: the least probability of an answer.
         """
         with progress(len(files), "predicting", "images") as bar:
-            for first in range(0, len(files), CHUNK):
-                chunk = files[first : first + CHUNK]
+            for first in range(0, len(files), FILES_AT_ONCE):
+                chunk = files[first : first + FILES_AT_ONCE]
                 yield from self._predict(chunk, top_k, threshold, bar.update)
 
     def _predict(self, files, top_k, threshold, advance):
@@ -121,8 +122,8 @@ class Classifier:
             yield Prediction(path, top, top[0][0] if likely else None)
 
 
-def list_pictures(paths: Iterable[str]) -> list[str]:
-    """Files as they are, and the images in folders, hidden ones left out."""
+def list_files(paths: Iterable[str]) -> list[str]:
+    """Files as they are, and the images in folders, but no hidden ones."""
     found = []
     for path in paths:
         inner = Path(path).is_dir()
@@ -130,33 +131,51 @@ def list_pictures(paths: Iterable[str]) -> list[str]:
     return found
 
 
-def write_table(predictions: Iterable[Prediction], file: TextIO) -> None:
-    """For people: a line each, the path last."""
-    for one in predictions:
-        answer = "?" if one.answer is None else one.answer
-        top = ", ".join(f"{name} {value:.3f}" for name, value in one.top)
-        tqdm.write(f"{answer:<16} {one.path}  ({top})", file=file)
+def print_predictions(
+    predictions: Iterable[Prediction], format: str, top_k: int
+) -> None:
+    if format == "csv":
+        print_csv(predictions, sys.stdout, top_k)
+    elif format == "json":
+        print_json(predictions, sys.stdout)
+    else:
+        print_table(predictions, sys.stdout)
 
 
-def write_csv(
+def print_table(predictions: Iterable[Prediction], file: TextIO) -> None:
+    """Prints a line for each file, for people."""
+    for prediction in predictions:
+        answer = "?" if prediction.answer is None else prediction.answer
+        top = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top)
+        tqdm.write(f"{answer:<16} {prediction.path}  ({top})", file=file)
+
+
+def print_csv(
     predictions: Iterable[Prediction], file: TextIO, top_k: int
 ) -> None:
+    """Prints a row for each file, with columns for `top_k` classes."""
     columns = [
         f"{x}_{k + 1}" for k in range(top_k) for x in ("class", "probability")
     ]
     table = TableWriter(file)
     table.writerow(["path", "prediction", *columns])
-    for one in predictions:
-        cells = [x for name, value in one.top for x in (name, f"{value:.6f}")]
-        table.writerow([one.path, one.answer or "", *cells])
+    for prediction in predictions:
+        cells = [
+            x for name, value in prediction.top for x in (name, f"{value:.6f}")
+        ]
+        table.writerow([prediction.path, prediction.answer or "", *cells])
 
 
-def write_json(predictions: Iterable[Prediction], file: TextIO) -> None:
-    """A list of objects, one on a line."""
+def print_json(predictions: Iterable[Prediction], file: TextIO) -> None:
+    """Prints a list of objects, each on a line of its own."""
     separator = "["
-    for one in predictions:
-        top = [{"class": name, "probability": p} for name, p in one.top]
-        line = {"path": one.path, "prediction": one.answer, "top": top}
+    for prediction in predictions:
+        top = [{"class": name, "probability": p} for name, p in prediction.top]
+        line = {
+            "path": prediction.path,
+            "prediction": prediction.answer,
+            "top": top,
+        }
         print(f"{separator}\n{json.dumps(line)}", end="", file=file)
         separator = ","
     print("\n]" if separator == "," else "[]", file=file)
@@ -170,12 +189,20 @@ def main(
     threshold: float,
     precision: str,
 ) -> None:
-    """Writes predictions to the standard output; says elsewhere what failed.
+    """Prints predictions; says on standard error which files failed.
+
+    Args:
+        model: a .keras file that Thaw wrote.
+        paths: images, and folders of images.
+        format: "table", "csv" or "json".
+        top_k: the number of classes to name.
+        threshold: the least probability of an answer.
+        precision: as in `FrozenNetwork`.
 
     Raises:
-        InputError: where not one picture can be read.
+        InputError: where the model can't be run, or no file is an image.
     """
-    files = list_pictures(paths)
+    files = list_files(paths)
     if not files:
         raise InputError(f"{', '.join(paths)}: no picture there")
     classifier = Classifier(model, precision)
@@ -183,20 +210,15 @@ def main(
     failed = []
 
     def pick() -> Iterator[Prediction]:
-        for one in classifier.predict(files, top_k, threshold):
-            if one.error:
-                failed.append(one)
-                warn(f"can't read {one.path}: {one.error}")
+        for prediction in classifier.predict(files, top_k, threshold):
+            if prediction.error:
+                failed.append(prediction)
+                warn(f"can't read {prediction.path}: {prediction.error}")
             else:
-                yield one
+                yield prediction
 
     start = time.perf_counter()
-    if format == "csv":
-        write_csv(pick(), sys.stdout, top_k)
-    elif format == "json":
-        write_json(pick(), sys.stdout)
-    else:
-        write_table(pick(), sys.stdout)
+    print_predictions(pick(), format, top_k)
     seconds = time.perf_counter() - start
     if len(failed) == len(files):
         raise InputError("none of these files can be read as a picture")

@@ -1,8 +1,8 @@
-"""Everything that anyone has computed, to where others find it.
+"""`push`: all that this clone has computed, for others to reuse.
 
-`dvc push --run-cache` sends the entries of the run-cache, but of the files
-that they name only those of the current lock, and never metrics, which are in
-Git. An entry serves only where all of its files are at hand.
+DVC reuses an entry of the run-cache only where it has all files that the entry
+names. `dvc push --run-cache` sends the entries, but only those of their files
+that the current dvc.lock names, and no metrics, because these are in Git.
 """
 
 import logging
@@ -12,10 +12,10 @@ from thaw.run.console import say
 
 
 def main() -> None:
-    """`dvc push`, then the run-cache with all that it names.
+    """Pushes as `dvc push`, then the run-cache and all files that it names.
 
     Raises:
-        InputError: where there is no remote, or it can't be written.
+        InputError: where there is no remote, or nothing can be written to it.
     """
     from dvc.repo import Repo
 

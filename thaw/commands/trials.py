@@ -1,20 +1,28 @@
-"""Times of a network's parts on this machine, by a few batches each."""
+"""Times of a backbone's parts on this machine, by a few batches each."""
 
 import math
 import time
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
-TRIAL = 32  # pictures
+TRIAL_IMAGES = 32  # in a batch of a trial
+
+
+class Timing(NamedTuple):
+    """Seconds of each image or step, and of what comes once before them."""
+
+    each: float
+    before: float
 
 
 @cache
 def time_import() -> float:
-    """Seconds until Keras is there, for which every stage with a network waits.
+    """Seconds to import Keras, which every stage with a network does.
 
-    It is imported nowhere in this module before.
+    Nothing that `plan` imports may import Keras before.
     """
     start = time.perf_counter()
     import thaw.network.backend  # noqa: F401
@@ -22,13 +30,14 @@ def time_import() -> float:
     return time.perf_counter() - start
 
 
-class Network:
-    """A backbone without weights, and times of its parts on this machine.
+class TimedBackbone:
+    """A backbone without weights, and the times of its parts.
 
-    Each is taken when it is first asked for, and once.
+    Each part is timed once, when its time is first asked for.
 
     Attributes:
-        start: seconds until a stage has the backbone.
+        backbone: the network.
+        start: seconds to import Keras and build the backbone.
     """
 
     def __init__(self, name: str, image_size: int):
@@ -40,39 +49,38 @@ class Network:
         self.start += time.perf_counter() - start
 
     def count_values(self, layer: str) -> int:
-        """In the output of a layer, for one image."""
+        """Counts the values in a layer's output for one image."""
         return math.prod(self.backbone.get_layer(layer).output.shape[1:])
 
     @cache  # noqa: B019 (one object for each backbone)
-    def time_frozen(
-        self, start: str, *ends: str, precision: str
-    ) -> tuple[float, float]:
-        """Seconds an image, through a part of the backbone, and before."""
+    def time_frozen(self, start: str, *ends: str, precision: str) -> Timing:
+        """Times an image through a part of the backbone."""
         begun = time.perf_counter()
         from thaw.frozen.network import FrozenNetwork
         from thaw.network.parts import get_part
         from thaw.run.efficientnet import IMAGE
 
         part = get_part(self.backbone, start, *ends)
-        shape = part.inputs[0].shape[1:]
+        shape = (TRIAL_IMAGES, *part.inputs[0].shape[1:])
         dtype = "uint8" if start == IMAGE else "float16"
         network = FrozenNetwork(part, precision, dtype)
-        inputs = np.random.default_rng(0).integers(0, 256, (TRIAL, *shape))
-        inputs = inputs.astype(dtype)
-        outs = [np.empty((TRIAL, *s), np.float32) for s in network.outputs]
+        inputs = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+        outs = [
+            np.empty((TRIAL_IMAGES, *s), np.float32) for s in network.outputs
+        ]
 
         def run() -> None:
-            network.run(lambda a, b: inputs[a:b], TRIAL, outs)
+            network.run(lambda a, b: inputs[a:b], TRIAL_IMAGES, outs)
 
         run()
         before = time.perf_counter() - begun
-        return measure(run) / TRIAL, before
+        return Timing(time_run(run) / TRIAL_IMAGES, before)
 
     @cache  # noqa: B019
     def time_head(
         self, classes: int, dropout: float, batch_size: int
-    ) -> tuple[float, float]:
-        """Seconds of a step of the head, and until the first one is over."""
+    ) -> Timing:
+        """Times a training step of the head."""
         from thaw.network.parts import get_part
         from thaw.run.efficientnet import LOGITS, POOLED
 
@@ -87,8 +95,8 @@ class Network:
         classes: int,
         dropout: float,
         batch_size: int,
-    ) -> tuple[float, float]:
-        """Seconds of a step of what is thawed, and until the first is over."""
+    ) -> Timing:
+        """Times a training step of the thawed blocks and the head."""
         from thaw.network.backend import make_deterministic
         from thaw.network.folding import fold_normalization
         from thaw.network.head import join_head
@@ -110,11 +118,11 @@ class Network:
         return build_head(self.count_values(POOLED), classes, dropout)
 
 
-get_network = cache(Network)
+get_timed_backbone = cache(TimedBackbone)
 
 
-def time_training(model, batch_size: int) -> tuple[float, float]:
-    """Seconds of a step, and until the first one is over."""
+def time_training(model, batch_size: int) -> Timing:
+    """Times a training step; the first one also traces and compiles."""
     from thaw.network.backend import keras
 
     shape = (batch_size, *model.inputs[0].shape[1:])
@@ -126,11 +134,14 @@ def time_training(model, batch_size: int) -> tuple[float, float]:
     start = time.perf_counter()
     model.train_on_batch(x, y)
     first = time.perf_counter() - start
-    return measure(lambda: model.train_on_batch(x, y)), first
+    return Timing(time_run(lambda: model.train_on_batch(x, y)), first)
 
 
-def measure(run: Callable[[], object], least: float = 0.5) -> float:
-    """Seconds of one run, after a first one that does not count."""
+def time_run(run: Callable[[], object], least: float = 0.5) -> float:
+    """Seconds of one run, the mean over at least `least` seconds.
+
+    A first run does not count.
+    """
     run()
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < least:

@@ -1,14 +1,15 @@
-"""The model card: what a model is, what it was made of, how good it is.
+"""The model card: what the model is, what it was made of, how good it is.
 
-Its sections are those of Mitchell et al., Model Cards for Model Reporting,
-arXiv:1810.03993, its head what Hugging Face reads.
+It has the sections of Mitchell et al., Model Cards for Model Reporting,
+arXiv:1810.03993, and the head that Hugging Face reads.
 """
 
 from pathlib import Path
 from typing import Any
 
-from thaw.export.formats import OVERSAMPLING, PATHS
+from thaw.export.formats import FORMATS
 from thaw.files.rendering import render
+from thaw.network.model_file import ModelInfo
 from thaw.network.plan import Plan
 from thaw.run.params import Params
 
@@ -17,43 +18,45 @@ TEMPLATE = Path(__file__).with_name("card.md")
 
 def write_card(
     path: str | Path,
+    *,
     params: Params,
-    about: dict[str, Any],
+    info: ModelInfo,
     plan: Plan,
     prepare: dict[str, Any],
     evaluate: dict[str, Any],
     exports: dict[str, dict],
     checked: int,
 ) -> None:
-    """Writes Markdown.
+    """Writes the card in Markdown.
 
     Args:
         path: the file.
         params: all parameters.
-        about: what travels with the model.
-        plan: which blocks were thawed.
+        info: what travels with the model.
+        plan: the thaw plan, which names the thawed blocks.
         prepare, evaluate: the metrics of these stages.
-        exports: the scores of each export.
-        checked: test images that those are of.
+        exports: the scores of each export, by the name of its format.
+        checked: the number of test images that gave these scores.
     """
+    formats = [FORMATS[name] for name in FORMATS if name in exports]
     text = render(
         TEMPLATE,
         {"cell": escape_cell},
         params=params,
-        about=about,
+        info=info,
         plan=plan,
         prepare=prepare,
         evaluate=evaluate,
         exports=exports,
         checked=checked,
-        paths=PATHS,
-        antialiased=OVERSAMPLING * about["image_size"],
+        formats=FORMATS,
+        caveats=[x.caveat(info) for x in formats if x.caveat],
     )
     Path(path).write_text(text, encoding="utf-8")
 
 
 def escape_cell(text: str) -> str:
-    """Any text, in a cell of a Markdown table."""
+    """Escapes a text for a cell of a Markdown table."""
     text = " ".join(str(text).split())
     for character in "\\|`*_<>[]":
         text = text.replace(character, f"\\{character}")

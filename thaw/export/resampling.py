@@ -1,14 +1,14 @@
 """Pillow's resizing in OpenVINO's operations, for images of any size.
 
-OpenVINO's own, Interpolate, is compiled for each size that it meets, a third of
-a second for a photograph; products of matrices run at any size as they are.
+OpenVINO's own operation, Interpolate, is compiled for every new image size: a
+third of a second for a photograph. Products of matrices run at any size.
 """
 
 import numpy as np
 import openvino
 from openvino import opset15 as ops
 
-ROWS, COLUMNS = 1, 2  # axes of images
+HEIGHT, WIDTH = 1, 2  # axes of images
 
 
 def resize_images(images: openvino.Node, side: int) -> openvino.Node:
@@ -23,7 +23,7 @@ def resize_images(images: openvino.Node, side: int) -> openvino.Node:
     """
     height, width = (
         ops.gather(ops.shape_of(images, "i32"), np.array(axis), np.array(0))
-        for axis in (ROWS, COLUMNS)
+        for axis in (HEIGHT, WIDTH)
     )
     x = ops.transpose(images, np.array([0, 3, 1, 2]))
     x = ops.matmul(ops.convert(x, "f32"), weigh(width, side), False, True)
@@ -33,19 +33,19 @@ def resize_images(images: openvino.Node, side: int) -> openvino.Node:
 
 
 def weigh(length: openvino.Node, side: int) -> openvino.Node:
-    """How much each pixel of an axis counts in each of the result.
+    """The weight of each pixel of an axis in each pixel of the result.
 
-    All but the last step is in whole numbers, which are exact where OpenVINO
-    computes in bfloat16: places are those of half a pixel of the picture,
-    times `side`.
+    All steps but the last compute in whole numbers, which stay exact where
+    OpenVINO computes in bfloat16. Their unit is half a pixel of the image,
+    divided by `side`.
 
     Args:
         length: pixels along the axis, an i32.
         side: pixels of the result.
 
     Returns:
-        (side, length), each row with a sum of 1: a triangle around where its
-        pixel lies, as wide as two pixels of the larger picture.
+        (side, length). Each row has a sum of 1 and is a triangle around the
+        place of its pixel, as wide as two pixels of the larger image.
     """
     zero, one, two, sides = np.array([0, 1, 2, side], np.int32)
     odd = np.arange(1, 2 * side, 2, dtype=np.int32)[:, None]
@@ -64,9 +64,9 @@ def round_half_up(x: openvino.Node) -> openvino.Node:
 
 
 def crop_square(images: openvino.Node) -> openvino.Node:
-    """The middle of each image (n, height, width, 3)."""
+    """Cuts images (n, height, width, 3) to their middle square."""
     sides = ops.gather(
-        ops.shape_of(images), np.array([ROWS, COLUMNS]), np.array(0)
+        ops.shape_of(images), np.array([HEIGHT, WIDTH]), np.array(0)
     )
     side = ops.reduce_min(sides, np.array([0]), keep_dims=True)
     start = ops.divide(ops.subtract(sides, side), np.array([2]))
@@ -75,5 +75,5 @@ def crop_square(images: openvino.Node) -> openvino.Node:
         start,
         ops.add(start, side),
         np.array([1, 1]),
-        np.array([ROWS, COLUMNS]),
+        np.array([HEIGHT, WIDTH]),
     )

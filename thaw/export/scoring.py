@@ -1,39 +1,40 @@
-"""Exports, scored by their own runtimes: do they say what the model says?"""
+"""Scores of exports: does each, in its own runtime, say what the model says?"""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 
 import numpy as np
 
 from thaw.errors import InputError
-from thaw.export.runtimes import Predict
+from thaw.export.contract import Predict
 from thaw.prepare.items import Item, Source
 from thaw.run.console import progress
 from thaw.run.threads import map_ahead
 
-# Test images that each export is scored on, as prepared and as they were. A
-# wrong conversion shows in a few; what more of them take is the time of the
-# slowest runtime, of each format twice.
-IMAGES = 64
+# Test images that each export is scored on, as prepared and as they were. A few
+# show a wrong conversion. More would cost time: the slowest runtime of all, and
+# every format twice.
+CHECKED_IMAGES = 64
 
-AHEAD = 16  # pictures that threads have at hand
-BATCH = 16  # pictures of one size that run together
+ORIGINALS_AHEAD = 16  # images that threads load before they are asked for
+LARGEST_BATCH = 16  # images of one size that run together
 
 
-def pick_rows(labels: np.ndarray, count: int = IMAGES) -> np.ndarray:
-    """Rows of a split, spread over its classes, the same ones each time.
+def pick_rows(labels: np.ndarray, count: int = CHECKED_IMAGES) -> np.ndarray:
+    """Picks rows of a split evenly over its classes, the same ones each time.
 
     Args:
         labels: (n,) int, of the split.
-        count: of rows at most.
+        count: the number of rows at most.
 
     Returns:
-        (min(n, count),) rows in order: of each class as many, give or take
-        one, as far as it has them.
+        (min(n, count),) rows in ascending order. Classes that have enough rows
+        differ by at most one.
     """
     order = np.random.default_rng(0).permutation(len(labels))
-    seen, turns = Counter(), []
+    seen: Counter[int] = Counter()
+    turns = []
     for label in labels[order].tolist():
         turns.append(seen[label])
         seen[label] += 1
@@ -43,14 +44,14 @@ def pick_rows(labels: np.ndarray, count: int = IMAGES) -> np.ndarray:
 def load_originals(
     source: Source, index: Sequence[dict[str, str]]
 ) -> Iterator[np.ndarray]:
-    """Images (H, W, 3) uint8 as they were before they were prepared.
+    """Loads images (H, W, 3) uint8 as they were before `prepare`.
 
     Args:
-        source: that they come from.
-        index: some rows of a split; their order is the source's.
+        source: the source of the images.
+        index: some rows of a split's index, in the order of the source.
 
     Raises:
-        InputError: where one is gone, or another than it was.
+        InputError: where an image is gone, or has other content.
     """
 
     def load(pair: tuple[Item, dict[str, str]]) -> np.ndarray:
@@ -60,13 +61,13 @@ def load_originals(
             raise InputError(f"{item.path} is another image than it was")
         return np.asarray(image)
 
-    return map_ahead(load, find_items(source, index), AHEAD)
+    return map_ahead(load, find_items(source, index), ORIGINALS_AHEAD)
 
 
 def find_items(
     source: Source, index: Sequence[dict[str, str]]
 ) -> Iterator[tuple[Item, dict[str, str]]]:
-    """Each with its entry of the index; InputError where one is missing."""
+    """Finds the item of each entry; InputError where one is missing."""
     wanted = {entry["path"] for entry in index}
     items = (item for item in source.items if item.path in wanted)
     for entry in index:
@@ -80,16 +81,16 @@ def find_items(
 
 
 def predict_each(
-    runtimes: dict[str, Predict],
-    images: Iterator[np.ndarray],
+    runtimes: Mapping[str, Predict],
+    images: Iterable[np.ndarray],
     total: int,
     label: str,
 ) -> dict[str, np.ndarray]:
-    """What every runtime makes of every image: (total, classes) each."""
-    results = {name: [] for name in runtimes}
+    """Runs every image through every runtime: (total, classes) each."""
+    results: dict[str, list[np.ndarray]] = {name: [] for name in runtimes}
     with progress(total, label, "images") as bar:
         for _, alike in groupby(images, key=np.shape):
-            while batch := list(islice(alike, BATCH)):
+            while batch := list(islice(alike, LARGEST_BATCH)):
                 for name, predict in runtimes.items():
                     results[name].append(predict(np.array(batch)))
                 bar.update(len(batch))
@@ -102,18 +103,18 @@ def score_export(
     reference: np.ndarray,
     labels: np.ndarray,
 ) -> dict[str, float]:
-    """Scores an export against the model that it was made of.
+    """Scores an export against the model that it was made from.
 
     Args:
-        predicted: (n, classes), of the prepared test images.
-        of_originals: (n, classes), of the images as they were before.
+        predicted: (n, classes), the export's, of prepared test images.
+        of_originals: (n, classes), the export's, of the original images.
         reference: (n, classes), the model's own calibrated probabilities.
         labels: (n,) int.
 
     Returns:
-        accuracy and largest difference in a probability, of prepared images
-        and of originals; originals_gap, the difference of the two accuracies,
-        is what the runtime's own resizing costs.
+        accuracy and largest difference in a probability, of prepared and of
+        original images. originals_gap is the difference of the accuracies:
+        what the runtime's own resizing costs.
     """
     accuracy, of_files = (
         float((x.argmax(axis=1) == labels).mean())
@@ -131,7 +132,7 @@ def score_export(
 
 
 def check_tolerance(scores: dict[str, dict], tolerance: float) -> None:
-    """Raises InputError where an export differs by more in a probability."""
+    """Raises InputError where a probability differs by more."""
     for name, score in scores.items():
         if not score["max_difference"] <= tolerance:  # or NaN
             raise InputError(

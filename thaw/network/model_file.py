@@ -5,6 +5,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,62 @@ from thaw.files.atomic import new_file
 from thaw.network.backend import keras
 from thaw.run.console import without_chatter
 
-# In the zip of a .keras file; Keras keeps away from what is in assets/.
-ABOUT = "assets/thaw.json"
+# The name of the file that holds a ModelInfo, in every model that has files.
+INFO_FILE = "thaw.json"
+
+# Its place in the zip of a .keras file: Keras ignores what assets/ holds.
+INFO_MEMBER = f"assets/{INFO_FILE}"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What travels with a model, in its .keras file and in every export.
+
+    Attributes:
+        classes: their names, in the order of the model's outputs.
+        temperature: the number that calibration divides logits by.
+        image_size: pixels a side of the images that the model takes; 0 where
+            it takes features.
+        fit: how an image becomes a square, "squash" or "crop"; empty where
+            the model takes features.
+        any_size: whether the model takes images of any size, resizes them
+            and calibrates its probabilities itself.
+    """
+
+    classes: list[str]
+    temperature: float
+    image_size: int = 0
+    fit: str = ""
+    any_size: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes that are written: all but those left at a default."""
+        values = {field: getattr(self, field.name) for field in fields(self)}
+        return {
+            field.name: value
+            for field, value in values.items()
+            if value != field.default
+        }
+
+    def to_json(self) -> str:
+        """The same in one line."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
 
 
 def load_model(
-    path: str | Path, shape: Sequence[int], classes: int
+    path: str | Path, shape: Sequence[int | None], classes: int
 ) -> keras.Model:
-    """A model from a file that may be anyone's; nothing in it is executed.
+    """Reads a model from a file that nobody vouches for; runs no code of it.
 
     Args:
         path: a .keras file.
-        shape: of one input.
-        classes: number of outputs.
+        shape: the shape of one input that the model must take; None for
+            any size.
+        classes: the number of outputs that it must have.
 
     Raises:
-        InputError: where Keras can't read the file or would have to run what
-            is in it, or where it holds another model.
+        InputError: where Keras can't read the file or would have to run code
+            of it, or where the model has another shape.
     """
     try:
         check_archive(path)
@@ -51,17 +91,19 @@ def load_model(
     return model
 
 
-def save_model(model: keras.Model, path: str | Path, **about: Any) -> None:
+def save_model(
+    model: keras.Model, path: str | Path, info: ModelInfo | None = None
+) -> None:
     """Writes a .keras file; the same model gives the same bytes.
 
-    Keras writes the date into metadata.json, addresses of objects into
+    Keras alone writes the date into metadata.json, addresses of objects into
     config.json, and times into the zip's directory.
 
     Args:
         model: any.
         path: the file.
-        about: what travels with it, where Keras leaves it alone; `read_about`
-            gives it back.
+        info: what travels with the model, if anything does; `read_info` reads
+            it back.
     """
     with tempfile.TemporaryDirectory() as folder, new_file(path) as unfinished:
         dated = Path(folder, "model.keras")
@@ -76,20 +118,23 @@ def save_model(model: keras.Model, path: str | Path, **about: Any) -> None:
                 if name.endswith(".json"):
                     data = json.dumps(_drop_volatile(json.loads(data))).encode()
                 written.writestr(zipfile.ZipInfo(name), data)
-            text = json.dumps(about, indent=2, ensure_ascii=False)
-            written.writestr(zipfile.ZipInfo(ABOUT), text)
+            values = {} if info is None else info.to_dict()
+            text = json.dumps(values, indent=2, ensure_ascii=False)
+            written.writestr(zipfile.ZipInfo(INFO_MEMBER), text)
 
 
-def read_about(path: str | Path) -> dict[str, Any]:
-    """What `save_model` was told of a model: classes, temperature and more.
+def read_info(path: str | Path) -> ModelInfo:
+    """Reads what `save_model` wrote beside a model.
 
     Raises:
-        InputError: where the file was written by something else.
+        InputError: where something other than Thaw wrote the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(ABOUT))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            values = json.loads(archive.read(INFO_MEMBER))
+        known = {field.name for field in fields(ModelInfo)}
+        return ModelInfo(**{key: values[key] for key in values if key in known})
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} does not say which classes it knows; a .keras file that "
             "Thaw wrote is needed"

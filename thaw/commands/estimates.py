@@ -1,0 +1,220 @@
+"""What each stage would take and write, from trials on this machine.
+
+A new stage of dvc.yaml takes an estimate here, in ESTIMATES.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from itertools import islice
+from typing import NamedTuple
+
+from thaw.commands.trials import (
+    TRIAL_IMAGES,
+    Timing,
+    get_timed_backbone,
+    time_import,
+    time_run,
+)
+from thaw.data.dataset import Dataset
+from thaw.data.splits import SPLITS
+from thaw.prepare.decode import decode
+from thaw.prepare.sources import open_source
+from thaw.run import params
+from thaw.run.threads import map_ahead
+
+# Seconds that every stage spends on Python's start, hashes, drawing, writing.
+OVERHEAD = 2
+
+
+class Cost(NamedTuple):
+    """What a stage takes, and the bytes that it writes."""
+
+    seconds: float
+    size: int
+
+
+class Workload:
+    """What the stages have to do with some parameters, and trials of it.
+
+    Args:
+        p: the parameters.
+        prepared: data/prepared where `prepare` does not run again, else None.
+
+    Attributes:
+        timed: the backbone, and the times of its parts.
+    """
+
+    def __init__(self, p: params.Params, prepared: Dataset | None):
+        self.p = p
+        self.prepared = prepared
+        self.timed = get_timed_backbone(p.backbone.name, p.image_size)
+
+    @cached_property
+    def source(self):
+        prepare = self.p.prepare
+        return open_source(
+            prepare.source,
+            prepare.path,
+            prepare.classes,
+            prepare.name,
+            prepare.data_dir,
+        )
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Images in each split; of a new source, before copies are removed."""
+        if self.prepared:
+            return {s: len(self.prepared.open_labels(s)) for s in SPLITS}
+        rows = {split: self.source.sizes.get(split, 0) for split in SPLITS}
+        for split in ("test", "validation"):
+            if not rows[split]:
+                share = getattr(self.p.prepare, split)
+                rows[split] = round(share * self.source.sizes["train"])
+                rows["train"] -= rows[split]
+        return rows
+
+    @property
+    def classes(self) -> int:
+        return len((self.prepared or self.source).classes)
+
+    @property
+    def backbone(self):
+        return self.timed.backbone
+
+    @cached_property
+    def plan(self):
+        from thaw.network.plan import make_plan
+
+        return make_plan(
+            self.backbone, self.p.finetune.blocks, self.p.extract.tap
+        )
+
+    def count_images(self, views: int, splits: tuple[str, ...]) -> int:
+        """All views of train, and one view of each other split."""
+        return sum(
+            self.rows[s] * (views if s == "train" else 1) for s in splits
+        )
+
+    def time_decoding(self) -> float:
+        """Seconds to decode and resize an image."""
+        items = list(islice(self.source.items, TRIAL_IMAGES))
+
+        def decode_item(item) -> None:
+            decode(item, self.p.image_size, self.p.prepare.fit)
+
+        def run() -> None:
+            for _ in map_ahead(decode_item, items, ahead=TRIAL_IMAGES):
+                pass
+
+        return time_run(run) / len(items)
+
+    def time_frozen(self, start: str, *ends: str) -> Timing:
+        """Times an image of training, from one layer to others."""
+        precision = self.p.extract.precision
+        return self.timed.time_frozen(start, *ends, precision=precision)
+
+    def time_scoring(self) -> Timing:
+        """Times an image of the test split, through the whole network."""
+        from thaw.run.efficientnet import IMAGE, POOLED
+
+        return self.timed.time_frozen(IMAGE, POOLED, precision="float32")
+
+
+def estimate_prepare(work: Workload) -> Cost:
+    images = work.source.size
+    size = images * 3 * work.p.image_size**2
+    return Cost(images * work.time_decoding(), size)
+
+
+def estimate_extract(work: Workload) -> Cost:
+    from thaw.network.plan import find_tap
+    from thaw.run.efficientnet import IMAGE, POOLED
+
+    ends = [find_tap(work.backbone)] if work.p.extract.tap else []
+    images = work.count_images(work.p.extract.views, SPLITS)
+    size = sum(2 * work.timed.count_values(end) for end in ends)
+    size += 4 * work.timed.count_values(POOLED)
+    each, before = work.time_frozen(IMAGE, *ends, POOLED)
+    return Cost(work.timed.start + before + images * each, images * size)
+
+
+def estimate_head(work: Workload) -> Cost:
+    head = work.p.head
+    step, before = work.timed.time_head(
+        work.classes, head.dropout, head.batch_size
+    )
+    steps = head.epochs * math.ceil(work.rows["train"] / head.batch_size)
+    built = work.timed.build_head(work.classes, head.dropout)
+    seconds = time_import() + before + steps * step
+    return Cost(seconds, 4 * built.count_params())
+
+
+def estimate_prefix(work: Workload) -> Cost:
+    from thaw.network.plan import CACHED, find_tap, is_behind
+    from thaw.run.efficientnet import IMAGE
+
+    cut, tap = work.plan.cut, find_tap(work.backbone)
+    if work.plan.activations != CACHED:
+        return Cost(work.timed.start, 0)
+    from_tap = work.p.extract.tap and is_behind(work.backbone, cut, tap)
+    images = work.count_images(work.p.finetune.views, ("train", "validation"))
+    each, before = work.time_frozen(tap if from_tap else IMAGE, cut)
+    size = images * 2 * work.timed.count_values(cut)
+    return Cost(work.timed.start + before + images * each, size)
+
+
+def estimate_finetune(work: Workload) -> Cost:
+    from thaw.network.plan import STREAMED
+    from thaw.run.efficientnet import IMAGE
+
+    finetune = work.p.finetune
+    frozen = Timing(0.0, 0.0)
+    if work.plan.activations == STREAMED and work.plan.cut != IMAGE:
+        frozen = work.time_frozen(IMAGE, work.plan.cut)
+    step, before = work.timed.time_thawed(
+        finetune.blocks,
+        finetune.drop_connect_rate,
+        work.classes,
+        work.p.head.dropout,
+        finetune.batch_size,
+    )
+    image = step / finetune.batch_size
+    # Validation runs forwards alone, a third of a step.
+    epoch = work.rows["train"] * (image + frozen.each)
+    epoch += work.rows["validation"] * (image / 3 + frozen.each)
+    head = work.timed.build_head(work.classes, work.p.head.dropout)
+    return Cost(
+        work.timed.start + frozen.before + before + finetune.epochs * epoch,
+        4 * (work.backbone.count_params() + head.count_params()),
+    )
+
+
+def estimate_evaluate(work: Workload) -> Cost:
+    each, before = work.time_scoring()
+    seconds = work.timed.start + before + work.rows["test"] * each
+    return Cost(seconds, work.rows["test"] * 200)
+
+
+def estimate_report(work: Workload) -> Cost:
+    return Cost(work.timed.start + 3, 10**6)
+
+
+# All stages of dvc.yaml but `check`, which takes no time.
+ESTIMATES: dict[str, Callable[[Workload], Cost]] = {
+    "prepare": estimate_prepare,
+    "extract": estimate_extract,
+    "head": estimate_head,
+    "prefix": estimate_prefix,
+    "finetune": estimate_finetune,
+    "evaluate": estimate_evaluate,
+    "report": estimate_report,
+}
+
+
+def estimate_stage(name: str, work: Workload) -> Cost | None:
+    """What a stage would cost; None where it has no estimate."""
+    if name not in ESTIMATES:
+        return None
+    seconds, size = ESTIMATES[name](work)
+    return Cost(seconds + OVERHEAD, size)
