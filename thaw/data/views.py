@@ -26,9 +26,8 @@ def augment_images(
 ) -> np.ndarray:
     """Views of some images; view 0 is the image itself.
 
-    The seed, a view's number and its row alone determine a view, so that
-    batches may be cut anywhere. The keywords from `seed` to `contrast` are
-    those of `augment` in params.yaml.
+    The seed, the row and the view's number alone determine a view, so batches
+    may be cut anywhere. Keywords are those of `augment` in params.yaml.
 
     Args:
         images: (all, H, W, 3) uint8, range [0, 255].
