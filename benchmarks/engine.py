@@ -6,7 +6,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,12 @@ import openvino
 from PIL import Image
 
 from benchmarks.project import run
+from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
 from thaw.data.images import resize_image
 from thaw.data.views import augment_images
-from thaw.frozen.network import FrozenNetwork, convert_to_openvino
-from thaw.frozen.passes import Outputs, load
+from thaw.frozen.network import FrozenNetwork, freeze_model
+from thaw.frozen.openvino import convert_to_openvino
 from thaw.network.backbone import build_backbone
 from thaw.network.parts import get_part
 from thaw.network.plan import find_tap
@@ -50,23 +50,25 @@ def run_extraction(
 ) -> float:
     """Images/s of what `extract` does with the views of photographs."""
 
-    def gather(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        rows = rows % len(images)
-        return augment_images(images, rows, views, **AUGMENT)
-
     order = Order(COUNT, views=2, block=COUNT)
+
+    def load(start: int, stop: int) -> np.ndarray:
+        rows, view_numbers = order.locate(start, stop)
+        rows = rows % len(images)
+        return augment_images(images, rows, view_numbers, **AUGMENT)
+
     outs = [
-        Outputs(
+        ActivationWriter(
             [folder / f"{i}-{view}.npy" for view in range(2)],
             order,
             shape,
             "float16" if len(shape) > 1 else "float32",
             new=True,
-        ).shift(COUNT)
+        )
         for i, shape in enumerate(network.outputs)
     ]
     start = time.perf_counter()
-    network.run(partial(load, gather, order, COUNT), COUNT, outs)
+    network.run(load, 2 * COUNT, outs, start=COUNT)
     return COUNT / (time.perf_counter() - start)
 
 
@@ -90,7 +92,7 @@ def measure(options: argparse.Namespace) -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for precision in ("auto", "float32"):
-            network = FrozenNetwork(part, precision, "uint8")
+            network = freeze_model(part, precision, "uint8")
             model = folder / "network.xml"
             openvino.save_model(
                 convert_to_openvino(part, "uint8", network.batch_size),

@@ -1,15 +1,17 @@
 """The thaw plan, and the frozen part's output where it pays to keep it."""
 
 from thaw.data.activations import Features
-from thaw.data.dataset import Dataset
+from thaw.data.dataset import Dataset, Gather
+from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
-from thaw.frozen.network import FrozenNetwork
-from thaw.frozen.passes import write_activations
+from thaw.frozen.network import freeze_model
+from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
 from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras
 from thaw.network.parts import get_part
-from thaw.network.plan import CACHED, is_behind, make_plan
+from thaw.network.plan import CACHED, Plan, is_behind, make_plan
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
@@ -18,7 +20,6 @@ from thaw.run.efficientnet import IMAGE
 PREPARED = "data/prepared"
 FEATURES = "data/features"
 ACTIVATIONS = "data/activations"
-SPLITS = ("train", "validation")  # test is read by evaluate alone
 
 
 def main() -> None:
@@ -32,41 +33,46 @@ def main() -> None:
     with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")
         if plan.activations == CACHED:
-            if features.tap and is_behind(backbone, plan.cut, features.tap):
-                start, dtype = features.tap, features.tap_dtype
-                gather = {
-                    split: features.gather(start, split, p.finetune.views)
-                    for split in SPLITS
-                }
-            else:
-                start, dtype = IMAGE, "uint8"
-                augment = p.augment.model_dump()
-                gather = {
-                    split: gather_views(dataset, split, augment)
-                    for split in SPLITS
-                }
-            network = FrozenNetwork(
-                get_part(backbone, start, plan.cut),
-                features.wanted_precision,
-                dtype,
-            )
-            say(
-                f"running {start} to {plan.cut} on {network.engine} in "
-                f"{network.precision}"
-            )
+            prefix = make_pass(p, plan, backbone, dataset, features)
             with open_cluster() as cluster:
-                write_activations(
-                    network,
-                    {plan.cut: "float16"},
-                    checkpoint,
-                    views=p.finetune.views,
-                    rows={s: len(features.open_labels(s)) for s in SPLITS},
-                    gather=gather,
-                    label="running the prefix",
-                    cluster=cluster,
-                )
+                prefix.write(checkpoint, cluster)
             link_folder(checkpoint.folder / plan.cut, folder / plan.cut)
     say_wrote(ACTIVATIONS)
+
+
+def make_pass(
+    p: params.Params,
+    plan: Plan,
+    backbone: keras.Model,
+    dataset: Dataset,
+    features: Features,
+) -> FrozenPass:
+    """From the tap to the cut; from the images where the tap is no help."""
+    gather: dict[str, Gather]
+    if features.tap and is_behind(backbone, plan.cut, features.tap):
+        start, dtype = features.tap, features.tap_dtype
+        gather = {
+            split: features.gather(start, split, p.finetune.views)
+            for split in TRAINED
+        }
+    else:
+        start, dtype = IMAGE, "uint8"
+        augment = p.augment.model_dump()
+        gather = {s: gather_views(dataset, s, augment) for s in TRAINED}
+    part = get_part(backbone, start, plan.cut)
+    network = freeze_model(part, features.wanted_precision, dtype)
+    say(
+        f"running {start} to {plan.cut} on {network.engine} in "
+        f"{network.precision}"
+    )
+    return FrozenPass(
+        network,
+        {plan.cut: "float16"},
+        rows={split: len(features.open_labels(split)) for split in TRAINED},
+        views=p.finetune.views,
+        gather=gather,
+        label="running the prefix",
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from hypothesis import strategies as st
 
 from thaw.data import blocks as data_blocks
 from thaw.data.activations import KeptViews
-from thaw.data.blocks import Order, choose_block
+from thaw.data.blocks import Order, choose_block, find_starts
 from thaw.data.views import ImageViews
 from thaw.errors import InputError
-from thaw.frozen.engines import KerasEngine, Network, unpack_network
-from thaw.frozen.network import FrozenNetwork
-from thaw.frozen.passes import find_starts, write_activations
+from thaw.frozen.keras import KerasEngine
+from thaw.frozen.network import FrozenNetwork, freeze_model, unpack_network
+from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
 from thaw.network.backend import keras
 from thaw.run.checkpoints import Checkpoint
@@ -59,9 +58,8 @@ def test_what_is_done_is_counted_in_blocks_on_a_cluster():
         (23, (20, 3), (20, 0)),
         (25, (20, 5), (20, 5)),
     ):
-        kept = SimpleNamespace(note={"done": done})
-        for cluster, expected in ((None, here), (object(), there)):
-            starts = find_starts(kept, orders, cluster)
+        for whole_blocks, expected in ((False, here), (True, there)):
+            starts = find_starts(orders, done, whole_blocks)
             assert tuple(starts.values()) == expected
 
 
@@ -76,7 +74,7 @@ def network():
     images = keras.Input((24, 24, 3))
     x = keras.layers.Conv2D(4, 3, name="kept")(images)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
-    return FrozenNetwork(keras.Model(images, [x, pooled]), "auto", "uint8")
+    return freeze_model(keras.Model(images, [x, pooled]), "auto", "uint8")
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +94,14 @@ def write(network, views, tmp_path, monkeypatch):
     def write(name, cluster=None, kind=Checkpoint):
         (tmp_path / name).mkdir(exist_ok=True)
         checkpoint = kind(tmp_path / name)
-        write_activations(
+        FrozenPass(
             network,
             {"kept": "float16", "pooled": "float32"},
-            checkpoint,
-            VIEWS,
             ROWS,
+            VIEWS,
             views,
             "writing",
-            cluster,
-        )
+        ).write(checkpoint, cluster)
         return {
             str(path.relative_to(checkpoint.folder)): hashlib.sha256(
                 path.read_bytes()
@@ -233,7 +229,8 @@ def test_keras_on_an_accelerator_runs_in_bfloat16():
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     images = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
     expected = model.predict(images, verbose=0)
-    network = Network(KerasEngine(model, accelerated=True), [(16,)])
+    engine = KerasEngine(model, accelerated=True)
+    network = FrozenNetwork(engine, [(16,)], input_bytes=8 * 8 * 3)
     assert network.precisions == ["float32", "bfloat16"]
     (exact,) = run_network(network, images, "float32")
     np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-3)

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from thaw.data.activations import Features
+from thaw.data.activations import ActivationWriter, Features
 from thaw.data.blocks import Order
 from thaw.data.dataset import Dataset
 from thaw.data.views import augment_images, gather_views
 from thaw.errors import InputError
 from thaw.files.text import write_json
-from thaw.frozen.network import FrozenNetwork
-from thaw.frozen.passes import Outputs, write_activations
+from thaw.frozen.network import freeze_model
+from thaw.frozen.passes import FrozenPass
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -231,9 +231,7 @@ def test_without_a_tap_its_depth_is_cached(b0):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_frozen_network_agrees_with_keras(b0, precision):
     tap = find_tap(b0)
-    network = FrozenNetwork(
-        get_part(b0, IMAGE, tap, POOLED), precision, "uint8"
-    )
+    network = freeze_model(get_part(b0, IMAGE, tap, POOLED), precision, "uint8")
     assert network.precision == precision
     assert network.engine.startswith("openvino")
     expected = get_part(b0, IMAGE, tap, POOLED).predict(IMAGES, verbose=0)
@@ -247,14 +245,14 @@ def test_the_frozen_network_agrees_with_keras(b0, precision):
 
 
 def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
-    network = FrozenNetwork(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
     (whole,) = predict(network, IMAGES)
     (part,) = predict(network, IMAGES[5:9])
     assert np.array_equal(whole[5:9], part)
 
 
 def test_two_threads_may_run_the_frozen_network_at_once(b0):
-    network = FrozenNetwork(get_part(b0, IMAGE, POOLED), "float32", "uint8")
+    network = freeze_model(get_part(b0, IMAGE, POOLED), "float32", "uint8")
     sets = [np.roll(np.repeat(IMAGES, 4, axis=0), i, axis=0) for i in range(4)]
     expected = [predict(network, images)[0] for images in sets]
     with ThreadPoolExecutor(4) as pool:
@@ -287,7 +285,7 @@ def test_kept_activations_give_the_logits_of_the_images(b0, precision):
 def run_part(model, start, ends, inputs, precision):
     """What is kept of some layers: float16, but for pooled features."""
     part = get_part(model, start, *ends)
-    network = FrozenNetwork(part, precision, str(inputs.dtype))
+    network = freeze_model(part, precision, str(inputs.dtype))
     outputs = dict(zip(ends, predict(network, inputs), strict=True))
     return {
         name: x if name == POOLED else x.astype(np.float16)
@@ -298,7 +296,7 @@ def run_part(model, start, ends, inputs, precision):
 def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
     monkeypatch.setattr("thaw.frozen.network.can_use_openvino", lambda: False)
     part = get_part(b0, IMAGE, find_tap(b0), POOLED)
-    network = FrozenNetwork(part, "auto", "uint8")
+    network = freeze_model(part, "auto", "uint8")
     assert network.engine.startswith("keras")
     assert network.precision == "float32"
     for got, want in zip(
@@ -317,13 +315,13 @@ def test_keras_is_imported_without_what_nobody_uses():
 
 
 def test_openvino_telemetry_is_never_imported(b0):
-    FrozenNetwork(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
     assert sys.modules["openvino_telemetry"] is None
 
 
 def test_activations_beyond_float16_are_noticed(tmp_path):
     paths = [tmp_path / "a.npy"]
-    half = Outputs(paths, Order(2, 1, 8), (1,), "float16", new=True)
+    half = ActivationWriter(paths, Order(2, 1, 8), (1,), "float16", new=True)
     half[0:1] = np.array([[65000.0]])
     assert not half.overflowed
     half[1:2] = np.array([[70000.0]])
@@ -333,7 +331,7 @@ def test_activations_beyond_float16_are_noticed(tmp_path):
 @pytest.fixture
 def write(b0, tmp_path):
     """Writes the pooled features of 24 images in two views."""
-    network = FrozenNetwork(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
 
     def write(scale=1.0, dtype="float16"):
         run = network._engine.run
@@ -342,10 +340,9 @@ def write(b0, tmp_path):
             run(batches, lambda s, r: store(s, [x * scale for x in r]), *rest)
 
         network._engine.run = scaled
-        write_activations(
+        FrozenPass(
             network,
             {POOLED: dtype},
-            Checkpoint(tmp_path),
             views=2,
             rows=dict.fromkeys(("train", "validation", "test"), 24),
             gather=dict.fromkeys(
@@ -355,7 +352,7 @@ def write(b0, tmp_path):
                 ),
             ),
             label="writing",
-        )
+        ).write(Checkpoint(tmp_path))
         return {p.stem: np.load(p) for p in (tmp_path / POOLED).iterdir()}
 
     return write
@@ -398,9 +395,9 @@ def test_streamed_inputs_are_those_that_are_kept(b0, dataset, tmp_path, blocks):
     rows = dict.fromkeys(("train", "validation"), 24)
     images = {s: gather_views(dataset, s, AUGMENT) for s in rows}
     layers = {plan.cut: "float16", POOLED: "float32"}
-    network = FrozenNetwork(get_part(b0, IMAGE, *layers), "float32", "uint8")
-    checkpoint = Checkpoint(tmp_path)
-    write_activations(network, layers, checkpoint, 2, rows, images, "writing")
+    network = freeze_model(get_part(b0, IMAGE, *layers), "float32", "uint8")
+    kept_pass = FrozenPass(network, layers, rows, 2, images, "writing")
+    kept_pass.write(Checkpoint(tmp_path))
     write_json(
         tmp_path / "extract.json",
         {
@@ -713,15 +710,14 @@ class Streaming:
 
 def keep_cut(backbone, plan, dataset, folder, augment):
     splits = ("train", "validation")
-    write_activations(
-        FrozenNetwork(get_part(backbone, IMAGE, plan.cut), "float32", "uint8"),
+    FrozenPass(
+        freeze_model(get_part(backbone, IMAGE, plan.cut), "float32", "uint8"),
         {plan.cut: "float16"},
-        Checkpoint(folder),
         views=1,
         rows=dict.fromkeys(splits, 24),
         gather={s: gather_views(dataset, s, augment) for s in splits},
         label="writing",
-    )
+    ).write(Checkpoint(folder))
 
 
 def test_drift_is_measured(b0):

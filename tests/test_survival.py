@@ -23,8 +23,8 @@ from filelock import FileLock
 from thaw.commands.predict import Classifier
 from thaw.errors import InputError
 from thaw.files.arrays import create_array
-from thaw.frozen.network import FrozenNetwork
-from thaw.frozen.passes import write_activations
+from thaw.frozen.network import freeze_model
+from thaw.frozen.passes import FrozenPass
 from thaw.network import backend
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.head import build_head, join_head
@@ -184,7 +184,7 @@ def run_network(tmp_path):
     image = keras.Input((6, 6, 3), name="image")
     keras.utils.set_random_seed(0)
     kept = keras.layers.Conv2D(4, 3, name="kept")(image)
-    network = FrozenNetwork(keras.Model(image, kept), "float32", "uint8")
+    network = freeze_model(keras.Model(image, kept), "float32", "uint8")
 
     def run(folder, fails_at=None):
         asked = []
@@ -196,15 +196,14 @@ def run_network(tmp_path):
             return images[rows] // (1 + views[:, None, None, None])
 
         (tmp_path / folder).mkdir(exist_ok=True)
-        write_activations(
+        FrozenPass(
             network,
             {"kept": "float16"},
-            Checkpoint(tmp_path / folder),
             views=2,
             rows={"train": 50, "test": 20},
             gather=dict.fromkeys(("train", "test"), gather),
             label="running",
-        )
+        ).write(Checkpoint(tmp_path / folder))
         files = sorted((tmp_path / folder / "kept").iterdir())
         return {path.name: np.load(path) for path in files}, len(asked)
 

@@ -17,7 +17,7 @@ from thaw.data.activations import KeptViews
 from thaw.data.dataset import Dataset
 from thaw.data.views import gather_views
 from thaw.files.arrays import create_array
-from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.network import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -166,7 +166,7 @@ class Lab:
         }
 
     def _run(self, layer, split, paths, change) -> None:
-        network = FrozenNetwork(
+        network = freeze_model(
             get_part(self.build_backbone(), IMAGE, layer), "auto", "float32"
         )
         precision = network.precision if split == "train" else "float32"

@@ -16,7 +16,7 @@ from thaw.data.images import decode_image, describe_failure, resize_image
 from thaw.errors import InputError
 from thaw.export.classifier import scale_logits
 from thaw.files.tables import TableWriter
-from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.network import freeze_model
 from thaw.network.model_file import load_model, read_info
 from thaw.prepare.folders import list_images
 from thaw.run.console import format_count, progress
@@ -46,7 +46,7 @@ class Classifier:
 
     Args:
         path: models/finetuned.keras or models/export/classifier.keras.
-        precision: as in `FrozenNetwork`.
+        precision: as in `freeze_model`.
 
     Attributes:
         classes: their names, in the order of the outputs.
@@ -76,7 +76,7 @@ class Classifier:
         else:
             model = load_model(path, self._shape, len(self.classes))
             network = scale_logits(model, info)
-        self.network = FrozenNetwork(
+        self.network = freeze_model(
             network, precision, "uint8", asked_as="--precision"
         )
 

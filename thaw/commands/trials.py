@@ -56,14 +56,14 @@ class TimedBackbone:
     def time_frozen(self, start: str, *ends: str, precision: str) -> Timing:
         """Times an image through a part of the backbone."""
         begun = time.perf_counter()
-        from thaw.frozen.network import FrozenNetwork
+        from thaw.frozen.network import freeze_model
         from thaw.network.parts import get_part
         from thaw.run.efficientnet import IMAGE
 
         part = get_part(self.backbone, start, *ends)
         shape = (TRIAL_IMAGES, *part.inputs[0].shape[1:])
         dtype = "uint8" if start == IMAGE else "float16"
-        network = FrozenNetwork(part, precision, dtype)
+        network = freeze_model(part, precision, dtype)
         inputs = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
         outs = [
             np.empty((TRIAL_IMAGES, *s), np.float32) for s in network.outputs

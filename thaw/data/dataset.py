@@ -13,21 +13,23 @@ from thaw.files.arrays import open_array
 from thaw.files.tables import read_table, write_table
 from thaw.files.text import read_json
 
-# Rows of a split (n,), and the view of each (n,), to what lies there or is
-# made of it: (n, *shape).
+# Takes rows of a split (n,) and the number of a view of each (n,); gives those
+# views, kept or computed (n, *shape).
 Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-class Views(Protocol):
-    """A `Gather` whose reading and computing may be done in two places."""
+class PortableGather(Protocol):
+    """A `Gather` that reads rows in one place and makes views in another."""
 
-    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray: ...
+    def __call__(
+        self, rows: np.ndarray, view_numbers: np.ndarray, /
+    ) -> np.ndarray: ...
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """What consecutive rows are made of (stop - start, ...)."""
+        """What consecutive rows' views are made of (stop - start, ...)."""
 
     def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
-        """Of rows that were read, the first of them being row `first`."""
+        """What gathers from rows that were read; inputs[0] is row `first`."""
 
 
 class Dataset:

@@ -16,7 +16,7 @@ cv2.setNumThreads(1)
 def augment_images(
     images: np.ndarray,
     rows: np.ndarray,
-    views: np.ndarray,
+    view_numbers: np.ndarray,
     seed: int,
     rotation: float,
     translation: float,
@@ -26,49 +26,41 @@ def augment_images(
 ) -> np.ndarray:
     """Views of some images; view 0 is the image itself.
 
-    An image's view follows from `seed`, `view` and its row alone, so that
-    batches may be cut anywhere.
+    The seed, the row and the view's number alone determine a view, so batches
+    may be cut anywhere. Keywords are those of `augment` in params.yaml.
 
     Args:
         images: (all, H, W, 3) uint8, range [0, 255].
         rows: (n,), which of them.
-        views: (n,), 0 or more.
+        view_numbers: (n,), 0 or more.
         seed: of all draws.
         rotation: at most this share of a full turn, either way.
         translation: at most this share of height and width, either way.
-        horizontal_flip: whether half of the images are mirrored.
+        horizontal_flip: whether half of the views are mirrored.
         contrast: at most this factor less or more.
-        first: the row that images[0] is.
+        first: the row of images[0].
 
     Returns:
         (n, H, W, 3) uint8, range [0, 255].
     """
-    height, width = images.shape[1:3]
     augmented = np.empty((len(rows), *images.shape[1:]), np.uint8)
     warped = np.empty(images.shape[1:], np.uint8)
-    for out, row, view in zip(augmented, rows, views, strict=True):
+    for out, row, view in zip(augmented, rows, view_numbers, strict=True):
+        image = images[row - first]
         if view == 0:
-            out[:] = images[row - first]
+            out[:] = image
             continue
         rng = np.random.default_rng([seed, view, row])
         turn, right, down, factor = rng.uniform(-1, 1, 4)
         mirrored = horizontal_flip and rng.random() < 0.5
         matrix = make_affine(
-            (height, width),
+            image.shape[:2],
             2 * np.pi * rotation * turn,
             translation * right,
             translation * down,
             mirrored,
         )
-        # As Keras's layers: bilinear, reflected at the border.
-        cv2.warpAffine(
-            images[row - first],
-            matrix,
-            (width, height),
-            dst=warped,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT,
-        )
+        warp_image(image, matrix, warped)
         change_contrast(warped, 1 + contrast * factor, out)
     return augmented
 
@@ -91,6 +83,19 @@ def make_affine(
     return np.column_stack([linear, shift])
 
 
+def warp_image(image: np.ndarray, matrix: np.ndarray, out: np.ndarray) -> None:
+    """As Keras's layers do: bilinear, reflected at the border."""
+    height, width = image.shape[:2]
+    cv2.warpAffine(
+        image,
+        matrix,
+        (width, height),
+        dst=out,
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+
+
 def change_contrast(image: np.ndarray, factor: float, out: np.ndarray) -> None:
     """Scales the distance from each channel's mean, as Keras's layer does."""
     mean = np.array(cv2.mean(image)[:3])
@@ -100,11 +105,13 @@ def change_contrast(image: np.ndarray, factor: float, out: np.ndarray) -> None:
 
 
 class ImageViews:
-    """Of rows and their views, made on the way: (n, H, W, 3) uint8.
+    """Gathers views of rows, augmented when they are asked for.
+
+    It gives (n, H, W, 3) uint8.
 
     Args:
-        path: the images (all, H, W, 3) uint8.
-        augment: as `augment_images` has it.
+        path: of the images (all, H, W, 3) uint8.
+        augment: the keywords of `augment_images`.
     """
 
     def __init__(self, path: str | Path, augment: dict):
@@ -117,8 +124,10 @@ class ImageViews:
     def __getstate__(self) -> dict:
         return {"path": self.path, "augment": self.augment}
 
-    def __call__(self, rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-        return augment_images(self.images, rows, views, **self.augment)
+    def __call__(
+        self, rows: np.ndarray, view_numbers: np.ndarray
+    ) -> np.ndarray:
+        return augment_images(self.images, rows, view_numbers, **self.augment)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """The images (stop - start, H, W, 3)."""

@@ -1,20 +1,25 @@
-"""Frozen outputs on disk, written: data/features and data/activations."""
+"""Frozen passes: what writes data/features and data/activations."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import cast
 
 import numpy as np
 
-from thaw.data.activations import get_path, open_activations
-from thaw.data.blocks import Order, choose_block
-from thaw.data.dataset import Gather, Views
+from thaw.data.activations import (
+    ActivationWriter,
+    list_paths,
+    open_activations,
+)
+from thaw.data.blocks import Order, choose_block, count_before, find_starts
+from thaw.data.dataset import Gather, PortableGather
+from thaw.data.splits import count_views
 from thaw.errors import InputError
-from thaw.files.arrays import continue_array, create_array
-from thaw.frozen.network import FrozenNetwork
-from thaw.frozen.ray import Cluster
+from thaw.frozen.network import FrozenNetwork, freeze_model
+from thaw.frozen.ray import Cluster, Job
 from thaw.network.backend import keras, warn_of_float32
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import (
@@ -26,137 +31,260 @@ from thaw.run.console import (
     say,
 )
 
-# Images of the short run that the time to come is told from.
+# Images timed to estimate the duration, at most.
 TRIAL = 128
 
-# How much is done again at most after a run was cut off.
+# A run that is cut off loses the work of so long at most.
 SECONDS_BETWEEN_NOTES = 10
 
-
-def list_views(splits: Iterable[str], views: int) -> list[tuple[str, int]]:
-    """(split, view): all views of the training images, one of the others."""
-    return [
-        (split, view)
-        for split in splits
-        for view in range(views if split == "train" else 1)
-    ]
+# A split, the position up to which it has passed, and its layers' writers.
+Portion = tuple[str, int, list[ActivationWriter]]
 
 
-def get_precision(network: FrozenNetwork, split: str) -> str:
-    """Scores are those of the shipped model, which runs in float32."""
-    return network.precision if split == "train" else "float32"
-
-
-class Outputs:
-    """The arrays of one layer and split, filled by position.
-
-    Args:
-        paths: of the array of each view.
-        order: of the positions.
-        shape: of a row.
-        dtype: of the arrays.
-        new: whether they are to be made, or else continued.
+@dataclass(frozen=True)
+class FrozenPass:
+    """Every view of every row of some splits, once through a frozen network.
 
     Attributes:
-        overflowed: whether something left the dtype's range.
-    """
-
-    def __init__(
-        self,
-        paths: list[Path],
-        order: Order,
-        shape: tuple[int, ...],
-        dtype: str,
-        new: bool,
-    ):
-        self.arrays = [
-            create_array(path, (order.rows, *shape), dtype)
-            if new
-            else continue_array(path)
-            for path in paths
-        ]
-        self.order, self.overflowed = order, False
-        self._first = 0
-
-    def shift(self, first: int) -> "Outputs":
-        """Slices count from this position from now on."""
-        self._first = first
-        return self
-
-    def __setitem__(self, span: slice, values: np.ndarray) -> None:
-        rows, views = self.order.locate(
-            self._first + span.start, self._first + span.stop
-        )
-        ends = np.flatnonzero(np.diff(rows) != 1) + 1
-        with np.errstate(over="ignore"):
-            for part in np.split(np.arange(len(rows)), ends):
-                array = self.arrays[views[part[0]]]
-                array[rows[part[0]] : rows[part[-1]] + 1] = values[part]
-        limit = np.finfo(self.arrays[0].dtype).max
-        if not -limit <= values.min() <= values.max() <= limit:  # or NaN
-            self.overflowed = True
-
-
-def load(
-    gather: Gather, order: Order, first: int, start: int, stop: int
-) -> np.ndarray:
-    """What lies at consecutive positions, counted from `first`."""
-    return gather(*order.locate(first + start, first + stop))
-
-
-def write_activations(
-    network: FrozenNetwork,
-    layers: dict[str, str],
-    checkpoint: Checkpoint,
-    views: int,
-    rows: dict[str, int],
-    gather: dict[str, Gather],
-    label: str,
-    cluster: Cluster | None = None,
-) -> None:
-    """Runs every split and view through the network, once.
-
-    Goes on where the checkpoint's note says that an earlier run was cut off.
-
-    Args:
         network: one output for each layer.
         layers: layer name to "float16" or "float32", in the network's order.
             A layer that leaves float16's range is written in float32 instead,
-            in a second pass.
-        checkpoint: in whose folder the layers' folders are made.
-        views: of the training images.
-        rows: images in each split that is to be written.
-        gather: for each split, the network's inputs.
+            in a second run.
+        rows: images in each split that passes.
+        views: of each training image.
+        gather: of each split, gives the network's inputs; on a cluster it is a
+            `PortableGather`.
         label: of the progress bar.
-        cluster: what runs it instead of this machine; `gather` are `Views`.
-
-    Raises:
-        InputError: where an output is not finite.
-        OSError: where the disk has not the room.
     """
-    by = f"{network.engine} {network.precision}"
-    start = {"done": 0, "dtypes": layers, "overflowed": [], "by": by}
-    if checkpoint.note.get("by") != by:
-        checkpoint.write(**start)
-        for layer in layers:
+
+    network: FrozenNetwork
+    layers: dict[str, str]
+    rows: dict[str, int]
+    views: int
+    gather: Mapping[str, Gather]
+    label: str
+
+    def write(
+        self, checkpoint: Checkpoint, cluster: Cluster | None = None
+    ) -> None:
+        """Writes the activations of each layer into the checkpoint's folder.
+
+        Goes on where the checkpoint's note says that an earlier run was cut
+        off.
+
+        Args:
+            checkpoint: gets a folder for each layer.
+            cluster: runs the network instead of this machine.
+
+        Raises:
+            InputError: where an output is not finite.
+            OSError: where the disk has not the room.
+        """
+        if checkpoint.note.get("by") != self.by:
+            self._begin(checkpoint, self.layers)
+        segment = self.images
+        if checkpoint.note["done"] < self.images:
+            self._check_room(checkpoint)
+            warn_of_float32()
+            segment = self._announce(checkpoint, cluster)
+        while overflowed := self._run(checkpoint, cluster, segment):
+            self._widen(checkpoint, overflowed)
+
+    @property
+    def by(self) -> str:
+        """What computes; another one can't go on with the work."""
+        return f"{self.network.engine} {self.network.precision}"
+
+    @cached_property
+    def orders(self) -> dict[str, Order]:
+        """Of each split, as they pass one after the other."""
+        values = sum(math.prod(shape) for shape in self.network.outputs)
+        orders = {}
+        for split, rows in self.rows.items():
+            views = count_views(split, self.views)
+            block = choose_block(self.network.input_bytes, 4 * values, views)
+            orders[split] = Order(rows, views, block)
+        return orders
+
+    @cached_property
+    def images(self) -> int:
+        """That the network runs on, views counted."""
+        return sum(map(len, self.orders.values()))
+
+    def _begin(self, checkpoint: Checkpoint, dtypes: dict[str, str]) -> None:
+        """Notes that nothing is done, and which dtype each layer gets."""
+        checkpoint.write(done=0, dtypes=dtypes, overflowed=[], by=self.by)
+        for layer in self.layers:
             (checkpoint.folder / layer).mkdir(parents=True, exist_ok=True)
-    outputs = 4 * sum(math.prod(shape) for shape in network.outputs)
-    orders = {
-        split: Order(
-            rows[split],
-            count := views if split == "train" else 1,
-            choose_block(network.input_bytes, outputs, count),
+
+    def _find_starts(
+        self, checkpoint: Checkpoint, cluster: Cluster | None
+    ) -> dict[str, int]:
+        """A cluster runs whole blocks."""
+        done = checkpoint.note["done"]
+        return find_starts(self.orders, done, whole_blocks=bool(cluster))
+
+    def _measure_size(self, checkpoint: Checkpoint) -> int:
+        """Bytes of all arrays."""
+        dtypes = checkpoint.note["dtypes"]
+        return self.images * sum(
+            math.prod(shape) * np.dtype(dtypes[layer]).itemsize
+            for shape, layer in zip(
+                self.network.outputs, self.layers, strict=True
+            )
         )
-        for split in rows
-    }
-    images = sum(map(len, orders.values()))
-    segment = images
-    if checkpoint.note["done"] < images:
-        segment = preview(network, checkpoint, orders, gather, label, cluster)
-    while overflowed := write_once(
-        network, checkpoint, orders, gather, label, segment, cluster
-    ):
-        names = ", ".join(sorted(overflowed))
+
+    def _check_room(self, checkpoint: Checkpoint) -> None:
+        """Raises OSError where the disk can't hold the arrays and a copy."""
+        # DVC's cache may have to copy.
+        size = 2 * self._measure_size(checkpoint)
+        checkpoint.check_room(size, "fewer views or no tap need less")
+
+    def _announce(self, checkpoint: Checkpoint, cluster: Cluster | None) -> int:
+        """Says what is to come and how long it takes.
+
+        Returns:
+            Images that this machine runs between two notes.
+        """
+        counted = ", views counted" * (self.images > sum(self.rows.values()))
+        known = (
+            f"{self.label}: {format_count(self.images, 'image')}{counted}; "
+            f"{format_bytes(self._measure_size(checkpoint))} to write"
+        )
+        done = sum(self._find_starts(checkpoint, cluster).values())
+        segment = self.images
+        if cluster:
+            say(f"{known}; {cluster.describe(self.network)}")
+        else:
+            each = self._time_image()
+            left = format_seconds((self.images - done) * each)
+            say(f"{known}; about {left}")
+            batch = self.network.batch_size
+            segment = batch * math.ceil(SECONDS_BETWEEN_NOTES / each / batch)
+        if done:
+            say(f"goes on from a run that was cut off: {done} are done")
+        return segment
+
+    def _time_image(self) -> float:
+        """Seconds that an image takes, by a short run."""
+        split = max(self.orders, key=lambda split: self.orders[split].views)
+        order = self.orders[split]
+        count = min(TRIAL, order.rows, math.ceil(self.images / 20))
+        first = len(order) - count  # in the last view, which is augmented
+
+        def load(start: int, stop: int) -> np.ndarray:
+            return self._load(split, first + start, first + stop)
+
+        shapes = self.network.outputs
+        outs = [np.empty((count, *shape), np.float32) for shape in shapes]
+        self.network.run(load, 1, outs)  # compiles
+        start = time.perf_counter()
+        self.network.run(load, count, outs)
+        return (time.perf_counter() - start) / count
+
+    def _load(self, split: str, start: int, stop: int) -> np.ndarray:
+        """The network's inputs at consecutive positions."""
+        return self.gather[split](*self.orders[split].locate(start, stop))
+
+    def _run(
+        self, checkpoint: Checkpoint, cluster: Cluster | None, segment: int
+    ) -> list[str]:
+        """Runs what is left; gives the layers that left their dtype's range."""
+        overflowed = set(checkpoint.note["overflowed"])
+        starts = self._find_starts(checkpoint, cluster)
+        done = sum(starts.values())
+        with progress(self.images, self.label, "images", done) as bar:
+            portions = (
+                self._run_there(checkpoint, starts, bar, cluster)
+                if cluster
+                else self._run_here(checkpoint, starts, bar, segment)
+            )
+            for split, stop, writers in portions:
+                overflowed |= {
+                    layer
+                    for layer, writer in zip(self.layers, writers, strict=True)
+                    if writer.overflowed
+                }
+                progressed = {
+                    "done": count_before(self.orders, split) + stop,
+                    "overflowed": sorted(overflowed),
+                }
+                checkpoint.write(**checkpoint.note | progressed)
+        return sorted(overflowed)
+
+    def _run_here(
+        self,
+        checkpoint: Checkpoint,
+        starts: dict[str, int],
+        bar: Bar,
+        segment: int,
+    ) -> Iterator[Portion]:
+        """Runs `segment` positions at a time on this machine."""
+        for split, order in self.orders.items():
+            if starts[split] == len(order):
+                continue
+            writers = self._open_writers(checkpoint, split, starts)
+            for start in range(starts[split], len(order), segment):
+                stop = min(start + segment, len(order))
+                self.network.run(
+                    partial(self._load, split),
+                    stop,
+                    writers,
+                    bar.update,
+                    self.network.get_precision(split),
+                    start,
+                )
+                yield split, stop, writers
+
+    def _run_there(
+        self,
+        checkpoint: Checkpoint,
+        starts: dict[str, int],
+        bar: Bar,
+        cluster: Cluster,
+    ) -> Iterator[Portion]:
+        """Has a cluster run blocks; writes what comes back."""
+        dtypes = checkpoint.note["dtypes"]
+        job = Job(
+            cast("Mapping[str, PortableGather]", self.gather),
+            self.orders,
+            {split: self.network.get_precision(split) for split in self.orders},
+            [dtypes[layer] for layer in self.layers],
+        )
+        opened: dict[str, list[ActivationWriter]] = {}
+        for split, start, results in cluster.run(self.network, job, starts):
+            if split not in opened:
+                opened = {split: self._open_writers(checkpoint, split, starts)}
+            count = len(results[0])
+            for writer, values in zip(opened[split], results, strict=True):
+                writer[start : start + count] = values
+            bar.update(count)
+            yield split, start + count, opened[split]
+
+    def _open_writers(
+        self, checkpoint: Checkpoint, split: str, starts: dict[str, int]
+    ) -> list[ActivationWriter]:
+        """One for each layer; its arrays are new where nothing is done."""
+        return [
+            ActivationWriter(
+                list_paths(checkpoint.folder, layer, split, self.views),
+                self.orders[split],
+                shape,
+                checkpoint.note["dtypes"][layer],
+                new=starts[split] == 0,
+            )
+            for shape, layer in zip(
+                self.network.outputs, self.layers, strict=True
+            )
+        ]
+
+    def _widen(self, checkpoint: Checkpoint, overflowed: list[str]) -> None:
+        """Has the next run write some layers in float32, from the start.
+
+        Raises:
+            InputError: where one of them is in float32 already.
+        """
+        names = ", ".join(overflowed)
         dtypes = checkpoint.note["dtypes"]
         if any(dtypes[layer] == "float32" for layer in overflowed):
             raise InputError(
@@ -164,215 +292,21 @@ def write_activations(
                 "weights are broken"
             )
         say(f"{names} leaves float16's range: once more, in float32")
-        dtypes |= dict.fromkeys(overflowed, "float32")
-        checkpoint.write(**(start | {"dtypes": dtypes}))
+        wider = dict.fromkeys(overflowed, "float32")
+        self._begin(checkpoint, dtypes | wider)
 
 
 def predict(
     model: keras.Model, inputs: np.ndarray, checkpoint: Checkpoint, label: str
 ) -> np.ndarray:
     """What a model makes of the test split, in float32: (n, classes)."""
-    network = FrozenNetwork(model, "float32", str(inputs.dtype))
     (layer,) = model.output_names
-    write_activations(
-        network,
+    FrozenPass(
+        freeze_model(model, "float32", str(inputs.dtype)),
         {layer: "float32"},
-        checkpoint,
-        views=1,
         rows={"test": len(inputs)},
-        gather={"test": lambda rows, views: inputs[rows]},
+        views=1,
+        gather={"test": lambda rows, view_numbers: inputs[rows]},
         label=label,
-    )
+    ).write(checkpoint)
     return np.array(open_activations(checkpoint.folder, layer, "test", view=0))
-
-
-def preview(
-    network: FrozenNetwork,
-    checkpoint: Checkpoint,
-    orders: dict[str, Order],
-    gather: dict[str, Gather],
-    label: str,
-    cluster: Cluster | None,
-) -> int:
-    """Says what is to come; refuses what the disk can't hold.
-
-    Returns:
-        Images that the network runs between two notes.
-    """
-    dtypes = checkpoint.note["dtypes"]
-    done = sum(find_starts(checkpoint, orders, cluster).values())
-    images = sum(map(len, orders.values()))
-    size = images * sum(
-        math.prod(shape) * np.dtype(dtype).itemsize
-        for shape, dtype in zip(network.outputs, dtypes.values(), strict=True)
-    )
-    # DVC's cache may have to copy.
-    checkpoint.check_room(2 * size, "fewer views or no tap need less")
-    warn_of_float32()
-    counted = (
-        ", views counted"
-        if images > sum(order.rows for order in orders.values())
-        else ""
-    )
-    known = (
-        f"{label}: {format_count(images, 'image')}{counted}; "
-        f"{format_bytes(size)} to write"
-    )
-    if cluster:
-        say(f"{known}; {cluster.describe(network)}")
-        segment = 1
-    else:
-        split = max(orders, key=lambda split: orders[split].views)
-        order = orders[split]
-        trial = min(TRIAL, order.rows, math.ceil(images / 20))
-        # Of the last view, which is augmented.
-        inputs = partial(load, gather[split], order, len(order) - trial)
-        outs = [np.empty((trial, *s), np.float32) for s in network.outputs]
-        network.run(inputs, 1, outs)  # compiles
-        start = time.perf_counter()
-        network.run(inputs, trial, outs)
-        seconds_each = (time.perf_counter() - start) / trial
-        say(f"{known}; about {format_seconds((images - done) * seconds_each)}")
-        size = network.batch_size
-        segment = size * math.ceil(SECONDS_BETWEEN_NOTES / seconds_each / size)
-    if done:
-        say(f"goes on from a run that was cut off: {done} are done")
-    return segment
-
-
-def find_starts(
-    checkpoint: Checkpoint, orders: dict[str, Order], cluster: Cluster | None
-) -> dict[str, int]:
-    """The position in each split that is to be run next.
-
-    A cluster runs whole blocks: one that was not finished runs again.
-    """
-    starts, passed = {}, 0
-    for split, order in orders.items():
-        start = min(max(checkpoint.note["done"] - passed, 0), len(order))
-        if cluster and start < len(order):
-            start -= start % order.step
-        starts[split] = start
-        passed += len(order)
-    return starts
-
-
-def write_once(
-    network: FrozenNetwork,
-    checkpoint: Checkpoint,
-    orders: dict[str, Order],
-    gather: dict[str, Gather],
-    label: str,
-    segment: int,
-    cluster: Cluster | None,
-) -> list[str]:
-    """One pass over everything; the layers that left their dtype's range."""
-    note = checkpoint.note
-    dtypes = note["dtypes"]
-    overflowed = set(note["overflowed"])
-    starts = find_starts(checkpoint, orders, cluster)
-    before, passed = {}, 0
-    for split, order in orders.items():
-        before[split] = passed
-        passed += len(order)
-
-    def open_outputs(split: str) -> list[Outputs]:
-        return [
-            Outputs(
-                [
-                    get_path(checkpoint.folder, layer, split, view)
-                    for view in range(orders[split].views)
-                ],
-                orders[split],
-                shape,
-                note["dtypes"][layer],
-                new=starts[split] == 0,
-            )
-            for shape, layer in zip(
-                network.outputs, note["dtypes"], strict=True
-            )
-        ]
-
-    dtypes = list(note["dtypes"].values())
-    with progress(passed, label, "images", sum(starts.values())) as bar:
-        if cluster:
-            portions = run_there(
-                cluster,
-                network,
-                orders,
-                gather,
-                starts,
-                dtypes,
-                open_outputs,
-                bar,
-            )
-        else:
-            portions = run_here(
-                network, orders, gather, starts, open_outputs, bar, segment
-            )
-        for split, stop, outs in portions:
-            overflowed |= {
-                layer
-                for layer, out in zip(note["dtypes"], outs, strict=True)
-                if out.overflowed
-            }
-            done = {
-                "done": before[split] + stop,
-                "overflowed": sorted(overflowed),
-            }
-            checkpoint.write(**(note | done))
-    return sorted(overflowed)
-
-
-# Of a split, up to a position, what was written.
-Portion = tuple[str, int, list[Outputs]]
-
-
-def run_here(
-    network: FrozenNetwork,
-    orders: dict[str, Order],
-    gather: dict[str, Gather],
-    starts: dict[str, int],
-    open_outputs: Callable[[str], list[Outputs]],
-    bar: Bar,
-    segment: int,
-) -> Iterator[Portion]:
-    """In portions of `segment` positions."""
-    for split, order in orders.items():
-        if starts[split] == len(order):
-            continue
-        outs = open_outputs(split)
-        for first in range(starts[split], len(order), segment):
-            stop = min(first + segment, len(order))
-            network.run(
-                partial(load, gather[split], order, first),
-                stop - first,
-                [out.shift(first) for out in outs],
-                bar.update,
-                get_precision(network, split),
-            )
-            yield split, stop, outs
-
-
-def run_there(
-    cluster: Cluster,
-    network: FrozenNetwork,
-    orders: dict[str, Order],
-    views: dict[str, Views],
-    starts: dict[str, int],
-    dtypes: list[str],
-    open_outputs: Callable[[str], list[Outputs]],
-    bar: Bar,
-) -> Iterator[Portion]:
-    """In blocks."""
-    opened = {}
-    precisions = {split: get_precision(network, split) for split in orders}
-    for split, first, results in cluster.run(
-        network, views, orders, precisions, dtypes, starts
-    ):
-        if split not in opened:
-            opened = {split: open_outputs(split)}
-        for out, values in zip(opened[split], results, strict=True):
-            out.shift(first)[0 : len(values)] = values
-        bar.update(len(results[0]))
-        yield split, first + len(results[0]), opened[split]

@@ -4,90 +4,127 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import thaw
 from thaw.data.blocks import Order
-from thaw.data.dataset import Views
+from thaw.data.dataset import PortableGather
 from thaw.errors import InputError
-from thaw.frozen.engines import Network, unpack_network
+from thaw.frozen.network import FrozenNetwork, unpack_network
 from thaw.run.console import without_chatter
 from thaw.run.threads import count_cores
+
+if TYPE_CHECKING:
+    import ray
 
 # Ray's own log, on stderr.
 LOG_LEVEL = "fatal"
 
-# Until an address that nobody answers at is given up.
+# An address at which nobody answers for so long is given up.
 CONNECT_SECONDS = 8
 
-# A worker asks for little, so that one whose node is gone finds room on
-# another; they are spread all the same.
+# A worker asks for a small share of a CPU, so that one whose node is gone finds
+# room on another node. Ray spreads workers over the nodes all the same.
 WORKER_CPUS = 0.01
 
 # Blocks that a worker has, the one it runs counted.
 BLOCKS_AHEAD = 3
 
 
-def read_block(
-    batch: dict[str, np.ndarray],
-    views: dict[str, Views],
-    orders: dict[str, Order],
-) -> dict[str, Any]:
-    """Runs where the stage does, which has the files."""
-    ((split, start),) = zip(*batch.values(), strict=True)
-    rows = orders[split].get_block(start)
-    return batch | {"inputs": views[split].read(*rows)[None]}
+# What a worker takes and gives: columns of one row each.
+Batch = dict[str, Any]
 
 
-class BlockRunner:
-    """A node's worker: the compiled network, and augmentation beside it."""
+@dataclass(frozen=True)
+class Job:
+    """What workers know of a frozen pass, the network aside.
 
-    def __init__(
-        self,
-        packed: list,  # of a reference, which Ray leaves as it is
-        views: dict[str, Views],
-        orders: dict[str, Order],
-        precisions: dict[str, str],
-        dtypes: list[str],
-        threads: dict[str, int],
-    ):
-        import ray
+    Attributes:
+        gather: of each split, gives the network's inputs.
+        orders: of each split.
+        precisions: that the network runs in, of each split.
+        dtypes: of each output.
+    """
 
-        node = ray.get_runtime_context().get_node_id()
-        count = min(count_cores(), threads.get(node, count_cores()))
-        self.network: Network = unpack_network(ray.get(packed[0]), count)
-        self.network.check_precision(*precisions.values())
-        self.views, self.orders = views, orders
-        self.precisions, self.dtypes = precisions, dtypes
+    gather: Mapping[str, PortableGather]
+    orders: dict[str, Order]
+    precisions: dict[str, str]
+    dtypes: list[str]
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        ((split, start, inputs),) = zip(*batch.values(), strict=True)
+    def list_blocks(self, starts: dict[str, int]) -> list[dict[str, Any]]:
+        """Split and position of each block, from the splits' starts on."""
+        return [
+            {"split": split, "start": start}
+            for split, order in self.orders.items()
+            for start in range(starts[split], len(order), order.step)
+        ]
+
+    def read_block(self, split: str, start: int) -> np.ndarray:
+        """What the views of a block's rows are made of."""
+        return self.gather[split].read(*self.orders[split].get_block(start))
+
+    def run_block(
+        self, network: FrozenNetwork, split: str, start: int, read: np.ndarray
+    ) -> list[np.ndarray]:
+        """Each output for all views of a block (block * views, *shape)."""
         order = self.orders[split]
         first, stop = order.get_block(start)
-        gather = self.views[split].gather_from(inputs, first)
+        gather = self.gather[split].gather_from(read, first)
         count = (stop - first) * order.views
         outs = [
-            np.empty((count, *shape), np.float32)
-            for shape in self.network.outputs
+            np.empty((count, *shape), np.float32) for shape in network.outputs
         ]
-        self.network.run(
+        network.run(
             lambda a, b: gather(*order.locate(start + a, start + b)),
             count,
             outs,
             precision=self.precisions[split],
         )
-        results = {"split": [split], "start": [start]}
-        with np.errstate(over="ignore"):  # the driver looks for infinity
-            for number, (out, dtype) in enumerate(
-                zip(outs, self.dtypes, strict=True)
-            ):
-                results[f"output_{number}"] = out.astype(dtype)[None]
-        return results
+        with np.errstate(over="ignore"):  # the stage looks for infinity
+            return [
+                out.astype(dtype)
+                for out, dtype in zip(outs, self.dtypes, strict=True)
+            ]
+
+
+def read_block(batch: Batch, job: Job) -> Batch:
+    """Runs where the stage does, which has the files."""
+    ((split, start),) = zip(*batch.values(), strict=True)
+    return batch | {"inputs": job.read_block(split, start)[None]}
+
+
+class BlockRunner:
+    """A node's worker: the compiled network, and augmentation beside it.
+
+    Args:
+        packed: of a reference to the packed network; Ray leaves a reference in
+            a list as it is.
+        job: of the pass.
+        threads: of each node, by its id.
+    """
+
+    def __init__(self, packed: list, job: Job, threads: dict[str, int]):
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        count = min(count_cores(), threads.get(node, count_cores()))
+        self.network = unpack_network(ray.get(packed[0]), count)
+        self.network.check_precision(*job.precisions.values())
+        self.job = job
+
+    def __call__(self, batch: Batch) -> Batch:
+        ((split, start, read),) = zip(*batch.values(), strict=True)
+        outputs = self.job.run_block(self.network, split, start, read)
+        return {"split": [split], "start": [start]} | {
+            f"output_{number}": output[None]
+            for number, output in enumerate(outputs)
+        }
 
 
 class Cluster:
@@ -95,6 +132,7 @@ class Cluster:
 
     Attributes:
         threads: of each node that computes, by its id.
+        gpus: of all nodes.
     """
 
     def __init__(self):
@@ -111,13 +149,14 @@ class Cluster:
                 "no node of the Ray cluster offers a CPU (ray start --num-cpus)"
             )
 
-    def count_workers(self, network: Network) -> int:
-        """One on each GPU, or on each node where the network runs on CPUs."""
-        if self.gpus and not network.uses_cpu:
-            return self.gpus
-        return len(self.threads)
+    def uses_gpus(self, network: FrozenNetwork) -> bool:
+        return bool(self.gpus) and not network.uses_cpu
 
-    def describe(self, network: Network) -> str:
+    def count_workers(self, network: FrozenNetwork) -> int:
+        """One on each GPU, or on each node where the network runs on CPUs."""
+        return self.gpus if self.uses_gpus(network) else len(self.threads)
+
+    def describe(self, network: FrozenNetwork) -> str:
         count = self.count_workers(network)
         return (
             f"on {count} worker{'s' * (count > 1)} of the Ray cluster at "
@@ -125,22 +164,13 @@ class Cluster:
         )
 
     def run(
-        self,
-        network: Network,
-        views: dict[str, Views],
-        orders: dict[str, Order],
-        precisions: dict[str, str],
-        dtypes: list[str],
-        starts: dict[str, int],
+        self, network: FrozenNetwork, job: Job, starts: dict[str, int]
     ) -> Iterator[tuple[str, int, list[np.ndarray]]]:
         """Runs blocks anywhere; gives them in order.
 
         Args:
             network: what runs.
-            views: of each split, what it is fed with.
-            orders: of each split.
-            precisions: of each split.
-            dtypes: of each output.
+            job: which blocks it runs on, and how.
             starts: position in each split to start at, a block's.
 
         Yields:
@@ -151,22 +181,37 @@ class Cluster:
         """
         import ray
 
-        blocks = [
-            {"split": split, "start": start}
-            for split, order in orders.items()
-            for start in range(starts[split], len(order), order.step)
-        ]
+        blocks = job.list_blocks(starts)
         if not blocks:  # all was done when the run was cut off
             return
-        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         packed = ray.put(network.pack())  # held until the last block is back
-        on_gpu = self.gpus and not network.uses_cpu
-        results = (
+        results = self._plan(network, job, blocks, packed)
+        try:
+            for batch in results.iter_batches(
+                batch_size=1, batch_format="numpy", prefetch_batches=1
+            ):
+                split, start, *outputs = batch.values()
+                yield str(split[0]), int(start[0]), [out[0] for out in outputs]
+        except ray.exceptions.RayError as error:
+            raise InputError(f"on the Ray cluster: {explain(error)}") from error
+
+    def _plan(
+        self,
+        network: FrozenNetwork,
+        job: Job,
+        blocks: list[dict[str, Any]],
+        packed: Any,
+    ) -> "ray.data.Dataset":
+        """Blocks are read here, and run on workers as results are asked for."""
+        import ray
+
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        return (
             ray.data.from_items(blocks, override_num_blocks=len(blocks))
             .map_batches(
                 read_block,
                 batch_size=1,
-                fn_kwargs={"views": views, "orders": orders},
+                fn_kwargs={"job": job},
                 num_cpus=0,
                 compute=ray.data.TaskPoolStrategy(size=2),
                 label_selector=here,
@@ -176,10 +221,7 @@ class Cluster:
                 batch_size=1,
                 fn_constructor_kwargs={
                     "packed": [packed],
-                    "views": views,
-                    "orders": orders,
-                    "precisions": precisions,
-                    "dtypes": dtypes,
+                    "job": job,
                     "threads": self.threads,
                 },
                 compute=ray.data.ActorPoolStrategy(
@@ -187,17 +229,9 @@ class Cluster:
                     max_tasks_in_flight_per_actor=BLOCKS_AHEAD,
                 ),
                 num_cpus=WORKER_CPUS,
-                num_gpus=1 if on_gpu else 0,
+                num_gpus=1 if self.uses_gpus(network) else 0,
             )
         )
-        try:
-            for batch in results.iter_batches(
-                batch_size=1, batch_format="numpy", prefetch_batches=1
-            ):
-                split, start, *outputs = batch.values()
-                yield str(split[0]), int(start[0]), [out[0] for out in outputs]
-        except ray.exceptions.RayError as error:
-            raise InputError(f"on the Ray cluster: {explain(error)}") from error
 
 
 def explain(error: BaseException) -> str:
@@ -209,8 +243,9 @@ def explain(error: BaseException) -> str:
 
 @contextmanager
 def open_cluster() -> Iterator[Cluster | None]:
-    """The cluster that RAY_ADDRESS names, "local" for one of this machine's
-    own; None where it names none.
+    """The cluster that RAY_ADDRESS names, or None where it is not set.
+
+    "local" names a cluster that is this machine alone.
 
     Raises:
         InputError: where Ray is not installed, or nobody answers.

@@ -6,7 +6,7 @@ Grad-CAM: Selvaraju et al., arXiv:1610.02391.
 import numpy as np
 from PIL import Image
 
-from thaw.frozen.network import FrozenNetwork
+from thaw.frozen.network import freeze_model
 from thaw.network.backend import keras
 from thaw.network.parts import get_part
 from thaw.run.efficientnet import IMAGE, LOGITS
@@ -37,7 +37,7 @@ def map_heat(
         (n, h, w) float32 in [0, 1], a value for each position of the last
         convolution; all 0 where nothing speaks for the class.
     """
-    network = FrozenNetwork(get_part(model, IMAGE, TOP), "float32", "uint8")
+    network = freeze_model(get_part(model, IMAGE, TOP), "float32", "uint8")
     activations = np.empty((len(images), *network.outputs[0]), np.float32)
     network.run(
         lambda start, stop: images[start:stop], len(images), [activations]

@@ -1,14 +1,15 @@
-"""What the thawed part is fed with, kept or made on the way."""
+"""What the thawed part is fed with: activations, kept or computed."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
+from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
-from thaw.frozen.network import FrozenNetwork
-from thaw.frozen.passes import get_precision
+from thaw.frozen.network import FrozenNetwork, freeze_model
 from thaw.network.backend import keras
 from thaw.network.parts import get_part
 from thaw.network.plan import CACHED, POOLED_FEATURES, TAP, Plan
@@ -23,37 +24,50 @@ def open_inputs(
     activations: str | Path,
     views: int,
     augment: dict,
-) -> dict[str, Gather]:
+) -> Mapping[str, Gather]:
     """Opens the activations at the cut, from where the plan has them.
+
+    Args:
+        plan: says where the activations at its cut come from.
+        backbone: computes them where they are not kept.
+        dataset: the images.
+        features: data/features.
+        activations: the folder data/activations.
+        views: of each training image.
+        augment: the keywords of `augment_images`.
 
     Returns:
         For train and validation, what gathers activations.
     """
-    splits = ("train", "validation")
     if plan.activations in (POOLED_FEATURES, TAP):
-        return {s: features.gather(plan.cut, s, views) for s in splits}
+        return {s: features.gather(plan.cut, s, views) for s in TRAINED}
     if plan.activations == CACHED:
-        return {s: gather_kept(activations, plan.cut, s, views) for s in splits}
-    images = {s: gather_views(dataset, s, augment) for s in splits}
+        return {
+            s: gather_kept(activations, plan.cut, s, views) for s in TRAINED
+        }
+    images = {s: gather_views(dataset, s, augment) for s in TRAINED}
     if plan.cut == IMAGE:
         return images
-    prefix = FrozenNetwork(
-        get_part(backbone, IMAGE, plan.cut), features.wanted_precision, "uint8"
-    )
+    part = get_part(backbone, IMAGE, plan.cut)
+    prefix = freeze_model(part, features.wanted_precision, "uint8")
+    return {
+        s: stream(prefix, images[s], prefix.get_precision(s)) for s in TRAINED
+    }
 
-    def stream(split: str) -> Gather:
-        gather, precision = images[split], get_precision(prefix, split)
 
-        def run(rows: np.ndarray, views: np.ndarray) -> np.ndarray:
-            out = np.empty((len(rows), *plan.cut_shape), np.float32)
-            prefix.run(
-                lambda start, stop: gather(rows[start:stop], views[start:stop]),
-                len(rows),
-                [out],
-                precision=precision,
-            )
-            return out
+def stream(network: FrozenNetwork, images: Gather, precision: str) -> Gather:
+    """What gathers a network's only output, computed from views of images."""
 
-        return run
+    def gather(rows: np.ndarray, view_numbers: np.ndarray) -> np.ndarray:
+        out = np.empty((len(rows), *network.outputs[0]), np.float32)
+        network.run(
+            lambda start, stop: images(
+                rows[start:stop], view_numbers[start:stop]
+            ),
+            len(rows),
+            [out],
+            precision=precision,
+        )
+        return out
 
-    return {split: stream(split) for split in splits}
+    return gather
