@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -149,10 +148,9 @@ def test_a_photograph_that_changes_in_s3_is_fetched(colleague, s3, tmp_path):
 
 
 def read_job(hub: Path) -> str:
-    """README's job for SLURM, with trials and places of our own."""
-    _, section = (ROOT / "README.md").read_text().split("## A sweep on a")
-    job = re.search(r"    #!/bin/bash\n(    .*\n)+", section)[0]
-    job = textwrap.dedent(job)
+    """The page's job for SLURM, with trials and places of our own."""
+    page = (ROOT / "docs/cluster.md").read_text()
+    job = re.search(r"```bash\n(#!/bin/bash\n.*?)```", page, re.DOTALL)[1]
     for pattern, small in {
         r"trials=\([^)]*\)": "trials=('-S prepare.seed='{-1,2})",
         r"\n\. .*": "",

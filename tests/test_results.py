@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -781,7 +780,9 @@ def test_the_card_names_the_data_that_were_used(exported, tmp_path):
     card = write("tfds")
     assert "from\n`left_over` (tfds)." in card
     assert "on 6 test images" in card
-    assert "more than 128 pixels a side" in card  # four times 32, as README has
+    assert (
+        "more than 128 pixels a side" in card
+    )  # four times 32, as docs/deploy.md has
 
 
 def test_images_to_check_are_spread_over_the_classes():
@@ -848,18 +849,16 @@ def test_openvino_compiles_nothing_for_an_image_size(exported):
     assert "Convolution" in kinds and "Interpolate" not in kinds
 
 
-def test_readme_runs_onnx_as_predict_does(exported, tmp_path):
+def test_the_page_runs_onnx_as_predict_does(exported, tmp_path):
     """On a photograph that a telephone held upright has on its side."""
-    section = (ROOT / "README.md").read_text().split("## Deploying")[1]
-    snippet = re.search(r"    import json\n(    .*\n|\n)+", section)[0]
+    page = (ROOT / "docs/deploy.md").read_text()
+    snippet = re.search(r"```python\n(import json\n.*?)```", page, re.DOTALL)[1]
     image = draw_stripes("across", RNG, 80)
     exif = Image.Exif()
     exif[274] = 6  # orientation: a quarter turn clockwise shows it upright
     photo = tmp_path / "photo.jpg"
     image.save(photo, exif=exif)
-    program = f"{ALONE}{textwrap.dedent(snippet)}".replace(
-        '"photo.jpg"', repr(str(photo))
-    )
+    program = f"{ALONE}{snippet}".replace('"photo.jpg"', repr(str(photo)))
     done = exported.run(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
     name, probability = done.stdout.split()

@@ -140,6 +140,7 @@ class Features:
 
     @property
     def tap_dtype(self) -> str:
+        assert self.tap, "asked for where it was kept"
         return str(open_activations(self.folder, self.tap, "train", 0).dtype)
 
     def open_labels(self, split: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeAlias
 
 from tqdm import tqdm
 
@@ -142,7 +143,7 @@ class Lines:
         """There is nothing to clear."""
 
 
-Bar = tqdm | Lines
+Bar: TypeAlias = tqdm | Lines
 
 
 def can_draw() -> bool:

@@ -1,6 +1,7 @@
 """How a model is trained: what params.yaml says, as Keras takes it."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -32,7 +33,7 @@ class Recipe:
     mixed_precision: bool = False
 
     @classmethod
-    def read(cls, section: str, values: BaseModel, **more: bool) -> "Recipe":
+    def read(cls, section: str, values: BaseModel, **more: Any) -> "Recipe":
         """From a section of params.yaml.
 
         Args:
