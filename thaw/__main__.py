@@ -1,4 +1,4 @@
-"""`python -m thaw`: what is done with runs and models besides `dvc repro`."""
+"""`python -m thaw`: commands beside `dvc repro`."""
 
 import argparse
 import importlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from thaw.errors import InputError
 from thaw.run.console import fail
 
-# These are about the clone that they belong to, wherever they are called.
+# Commands that work in their own clone, wherever they are called.
 OF_THE_CLONE = ("compare", "plan", "push")
 
 

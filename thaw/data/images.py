@@ -9,7 +9,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageOps
 
-# Of pictures that are large, or whose EXIF is broken: they are read anyway.
+# Pillow warns of large pictures and broken EXIF; both are read anyway.
 warnings.filterwarnings("ignore", module="PIL")
 
 # Pillow's own formats come first. Each thread decodes a picture of its own.

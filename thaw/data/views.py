@@ -9,7 +9,7 @@ import numpy as np
 from thaw.data.dataset import Dataset, Gather
 from thaw.files.arrays import open_array
 
-# One image a call, so that the threads that call it do not compete.
+# OpenCV gets one thread: Thaw calls it from several threads of its own.
 cv2.setNumThreads(1)
 
 

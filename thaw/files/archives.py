@@ -1,4 +1,4 @@
-"""Archives of anyone's."""
+"""Zip archives that may come from anyone."""
 
 import zipfile
 from pathlib import Path, PureWindowsPath

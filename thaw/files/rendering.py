@@ -18,7 +18,7 @@ def render(
         content: values that it knows.
 
     Raises:
-        jinja2.UndefinedError: where the template names what is not there.
+        jinja2.UndefinedError: if the template names a missing value.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),

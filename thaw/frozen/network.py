@@ -113,7 +113,7 @@ class FrozenNetwork:
     def get_precision(self, split: str) -> str:
         """Its own for train; float32 for the others.
 
-        Scores are those of the shipped model, which runs in float32.
+        Validation and test run in float32, as the shipped model does.
         """
         return self.precision if split == "train" else "float32"
 

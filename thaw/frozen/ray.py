@@ -33,7 +33,7 @@ CONNECT_SECONDS = 8
 # room on another node. Ray spreads workers over the nodes all the same.
 WORKER_CPUS = 0.01
 
-# Blocks that a worker has, the one it runs counted.
+# Blocks that a worker holds, with the one that it runs.
 BLOCKS_AHEAD = 3
 
 
@@ -94,7 +94,7 @@ class Job:
 
 
 def read_block(batch: Batch, job: Job) -> Batch:
-    """Runs where the stage does, which has the files."""
+    """Reads a block on the stage's node, which has the files."""
     ((split, start),) = zip(*batch.values(), strict=True)
     return batch | {"inputs": job.read_block(split, start)[None]}
 
@@ -248,7 +248,7 @@ def open_cluster() -> Iterator[Cluster | None]:
     "local" names a cluster that is this machine alone.
 
     Raises:
-        InputError: where Ray is not installed, or nobody answers.
+        InputError: if Ray is not installed, or the address does not answer.
     """
     address = os.environ.get("RAY_ADDRESS")
     if not address:

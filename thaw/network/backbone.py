@@ -12,9 +12,9 @@ from thaw.files.archives import check_archive
 from thaw.network.backend import keras
 from thaw.run.efficientnet import IMAGE
 
-# Where the ImageNet weights of V1 expect one more division, because their
-# Normalization divides by the standard deviation where training divided by the
-# variance: https://github.com/tensorflow/tensorflow/issues/49930
+# The ImageNet weights of V1 expect one more division: Keras's Normalization
+# divides by the standard deviation, training divided by the variance:
+# https://github.com/tensorflow/tensorflow/issues/49930
 IMAGENET_STDDEV_RGB = (0.229, 0.224, 0.225)
 
 

@@ -13,14 +13,14 @@ from functools import cache
 
 from thaw.run.console import fail, say, without_chatter
 
-# Where it finds them Keras imports these too, for wrappers and plots of its
-# own that nobody here uses: a third of its time.
+# Keras imports these if they are installed, for wrappers and plots that Thaw
+# does not use. They take a third of Keras's import time.
 UNUSED = ("matplotlib", "sklearn")
 
 
 @contextmanager
 def import_quickly() -> Iterator[None]:
-    """Hides what Keras can do without, and lets no garbage be looked for.
+    """Hides `UNUSED` from Keras and turns the garbage collector off.
 
     Modules are not garbage: they are exempt from collection afterwards, which
     saves a second at the program's end.
@@ -38,16 +38,17 @@ def import_quickly() -> Iterator[None]:
             del sys.modules[name]
 
 
-# Of glibc's mallopt: how much more than is asked for a heap grows by and keeps.
+# glibc's mallopt: a heap grows by TOP_PAD bytes more than asked, and keeps
+# them.
 M_TOP_PAD = -2
 TOP_PAD = 128 * 2**20
 
 
 def keep_memory() -> None:
-    """Has the C library keep what is freed.
+    """Makes the C library keep freed memory.
 
-    TensorFlow frees and asks for the same again in every step, and the kernel
-    clears it each time: up to a third of training.
+    TensorFlow frees and allocates the same memory in every step. The kernel
+    would clear it each time, which takes up to a third of the training time.
     """
     with suppress(OSError, AttributeError):  # other systems, other libraries
         ctypes.CDLL("libc.so.6").mallopt(M_TOP_PAD, TOP_PAD)
@@ -89,7 +90,7 @@ def sees_gpu() -> bool:
 
 @cache
 def warn_of_float32() -> None:
-    """Says once where bfloat16 could be had on another backend."""
+    """Says once that another backend would compute in bfloat16 on this GPU."""
     if sees_gpu():
         say(
             "TensorFlow sees a GPU and computes there in float32; bfloat16 "

@@ -1,8 +1,8 @@
 """Frozen BatchNormalization folded into the convolution before it.
 
-What is frozen is an affine map, and a convolution takes one for nothing: its
-kernel is scaled, its output shifted. What is left out are several passes over
-the largest activations, forwards and backwards.
+Frozen BatchNormalization is an affine map. The convolution does it at no cost,
+with a scaled kernel and a shifted output. That saves several passes over the
+largest activations, forwards and backwards.
 """
 
 from thaw.network.backend import keras

@@ -8,17 +8,16 @@ from thaw.files.text import read_json, write_json
 from thaw.network.backend import keras
 from thaw.run.efficientnet import IMAGE, POOLED
 
-# Where finetune's inputs come from, by what pays. Keeping the activations at
-# the cut saves running the prefix in every epoch; beyond half of the blocks
-# training the rest takes so long, and the activations are so large, that
-# running it is cheaper (measured on B0: caching pays up to 8 of 16 blocks).
+# Where finetune's inputs come from. Cached activations save running the prefix
+# in every epoch. Beyond half of the blocks they are so large, and the prefix is
+# so short, that running it is cheaper (measured on B0: 8 of 16 blocks).
 POOLED_FEATURES = "features"  # no block thawed: data/features has them
 TAP = "tap"  # the cut is the tap: data/features has it
 CACHED = "cached"  # data/activations
 STREAMED = "streamed"  # nothing kept: images run through the prefix
 
-# An EfficientNet's shortcut spans one MBConv block: block2b_add joins what
-# block2b_... made. So that is the unit that is thawed as a whole.
+# A block is thawed as a whole, because a shortcut spans one MBConv block:
+# block2b_add adds the block's input to its output.
 BLOCK = re.compile(r"(block\d+[a-z]+)_")
 
 FROZEN_ALWAYS = (keras.layers.BatchNormalization, keras.layers.Normalization)

@@ -5,8 +5,8 @@ Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599.
 
 import numpy as np
 
-# Beyond, a validation split with hardly an error would make of every
-# prediction a certainty.
+# Limits of the temperature. Below the lower one, a validation split with hardly
+# an error would make every prediction certain.
 LIMITS = 0.2, 20.0
 
 

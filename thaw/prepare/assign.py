@@ -27,7 +27,7 @@ def assign_splits(
     shares: dict[str, float],
     classes: Sequence[str],
 ) -> tuple[np.ndarray, list[str]]:
-    """Cuts from the training images the splits that the source lacks.
+    """Cuts the splits that the source lacks from the training images.
 
     An image is held out where its hash lies under a threshold, so adding
     images moves none. A class that this leaves without an image in a split

@@ -81,8 +81,8 @@ class Copies:
     def _complete(
         self, rows: np.ndarray, keys: np.ndarray, pairs: Iterable
     ) -> Iterator[tuple[int, int, float]]:
-        """Partners of rows whose look-alikes have another key, but not the
-        few that were found for each."""
+        """Finds partners for rows that have look-alikes under another key, none
+        of them among the few nearest that were found."""
         paired = {(a, keys[b]) for a, b in pairs}
         paired |= {(b, keys[a]) for a, b in pairs}
         for cluster in self._cluster(rows):

@@ -23,7 +23,7 @@ from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
 from thaw.run.threads import map_ahead
 
-# How much is decoded again at most after a run was cut off.
+# Seconds of decoding that are lost at most when a run is cut off.
 SECONDS_BETWEEN_NOTES = 10
 
 AHEAD = 64  # images that threads have at hand

@@ -13,7 +13,7 @@ from thaw.prepare.assign import describe_shortage
 from thaw.run.console import format_count, list_some
 from thaw.run.tracking import open_dvcignore
 
-# What systems write beside photographs, copies of them among it.
+# Folders that systems write beside photographs, with copies of them.
 HIDDEN = {"__MACOSX", "@eaDir"}
 
 # Of what is no image. "links" are links to folders.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from thaw.run.threads import count_cores, map_ahead
 
-# One pair a call, so that the threads that call it do not compete.
+# OpenCV gets one thread: Thaw calls it from several threads of its own.
 cv2.setNumThreads(1)
 
 SIDE = 32  # pixels; 24 are too few to align cropped copies by
@@ -105,7 +105,7 @@ def pair_up(
 ) -> list[tuple[int, int, float]]:
     """For each of some pictures, one of some others that it is a copy of.
 
-    What `find_duplicates` does not tell of look-alikes that are many.
+    Finds pairs that `find_duplicates` leaves out among many look-alikes.
 
     Args:
         fingerprints: (n, *FINGERPRINT) uint8.

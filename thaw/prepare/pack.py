@@ -20,15 +20,14 @@ from thaw.prepare.select import Selection, select_images
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import format_count, list_some, say
 
-# More unreadable images than this share mean that the source is not what its
-# owner thinks it is.
+# Above this share of unreadable images the source is not what its owner thinks.
 MOST_BAD = 0.1
 
 PREPARED = "prepared"
 
 MOST_SHOWN = 24  # pairs of copies
 
-# More copies than this share are rather a scene that hardly changes.
+# Above this share the images are likely one scene that hardly changes.
 MANY_COPIES = 0.05
 
 INDEX = ["id", "path", "class", "group"]

@@ -136,7 +136,7 @@ def clear_given(
     given: list[int],
     removing: bool,
 ) -> tuple[list[Pair], np.ndarray, np.ndarray]:
-    """Takes from `used` what lies in a later one of the given splits, too.
+    """Marks images as unused that a later given split has, too.
 
     Args:
         rows: all that could be decoded.

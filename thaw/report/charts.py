@@ -10,14 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Stand for variables of the page's style sheet, which knows light and dark.
+# Placeholders for CSS variables of the page, which has a light and a dark
+# theme.
 COLORS = {
     name: f"#0101{number:02d}"
     for number, name in enumerate(
         ("ink", "muted", "line", "head", "finetuned"), start=10
     )
 }
-# Black and white are what matplotlib leaves out or takes for a background.
+# No colour is black or white: matplotlib drops black and takes white for
+# background.
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "thaw",
@@ -248,7 +250,8 @@ def draw_chart(name: str, draw, width: float = 4.2, height: float = 3) -> str:
 
 
 def adapt_svg(svg: str, name: str) -> str:
-    """A file of matplotlib's made part of a page of which it has no ids."""
+    """Makes matplotlib's SVG safe to inline: unique ids, CSS variables for
+    colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", svg)

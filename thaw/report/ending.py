@@ -65,6 +65,6 @@ def read_committed(lock: str | Path) -> dict[str, str]:
 
 
 def is_at_hand(md5: str) -> bool:
-    """Whether DVC's cache, where it lies by default, has a file."""
+    """Whether DVC's cache, at its default place, holds a file."""
     root = Path(os.environ.get("DVC_ROOT", "."))
     return (root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).is_file()

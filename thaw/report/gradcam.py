@@ -35,7 +35,7 @@ def map_heat(
 
     Returns:
         (n, h, w) float32 in [0, 1], a value for each position of the last
-        convolution; all 0 where nothing speaks for the class.
+        convolution; all 0 if no position supports the class.
     """
     network = freeze_model(get_part(model, IMAGE, TOP), "float32", "uint8")
     activations = np.empty((len(images), *network.outputs[0]), np.float32)

@@ -1,8 +1,8 @@
-"""What an interrupted stage had done, kept until it is done.
+"""Keeps the work of an interrupted stage until the stage is done.
 
 It lies in `$DVC_ROOT/.dvc/tmp/thaw/KEY`, where a queued experiment, which runs
 in a copy of the workspace, finds it too. The key is a digest of all that
-dvc.yaml says the stage reads, and of what computes.
+dvc.yaml says the stage reads, and of the environment that computes.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from thaw.run.dvc_files import fill_in, get_value, read_hashes
 from thaw.run.environment import describe_environment
 from thaw.run.process import is_first
 
-# Work that nobody went on with for so long is not kept.
+# Days after which unfinished work is removed.
 MOST_DAYS = 14
 
-# Of a room of thaw/, as .dvcignore has it.
+# Suffixes of sources in a room of thaw/; .dvcignore lists the same.
 SOURCES = {".py", ".html", ".md"}
 
 FINISHED = "finished"  # an empty file
@@ -74,12 +74,12 @@ class Checkpoint:
 def open_checkpoint(last: bool = False) -> Iterator[Checkpoint]:
     """The checkpoint of this stage, to go on from or to fill.
 
-    It stays when the block is cut off. When the block ends well, it is marked
-    as finished and stays until the next stage starts, as DVC itself may be cut
-    off while it stores the results. It goes when the user must put something
-    right first. A stage that DVC did not start, or whose work another process
-    is doing at this moment, gets one that never stays; so does every process
-    but the first of several that train together.
+    An interrupted block keeps its checkpoint. A block that ends well marks it
+    as finished; it stays until the next stage starts, because DVC may be killed
+    while it stores the results. An InputError deletes the checkpoint: its
+    inputs will change anyway. A temporary checkpoint goes to a stage that DVC
+    did not start, to a stage whose work another process is doing, and to every
+    process but the first of several that train together.
 
     Args:
         last: whether no stage follows that opens one.
@@ -163,8 +163,8 @@ def make_key(stage: str) -> str:
 def identify(path: Path, known: dict[Path, str]) -> str:
     """A file's content; a folder's, where DVC has written down its hash.
 
-    Of a room of Thaw the content of its sources. Of other folders, which are
-    the user's own, a listing has to do.
+    A room of Thaw is identified by the contents of its sources; any other
+    folder, which is the user's, by a listing of sizes and times.
 
     Args:
         path: the file or folder.

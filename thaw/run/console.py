@@ -21,11 +21,11 @@ from thaw.run.process import (
     watch_process,
 )
 
-# Informative and warning messages of TensorFlow's C++ side; errors stay.
+# Hides notes and warnings of TensorFlow's C++ code, and shows its errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# What TensorFlow and LiteRT print whatever the log level, notes (I...) and that
-# there is no GPU where there is none; and what Ray's C++ side has to say.
+# Lines to drop: TensorFlow and LiteRT print notes (I...) and "no GPU" at any
+# log level; Ray's C++ code prints its own.
 CHATTER = re.compile(
     r"WARNING: All log messages before absl|I\d{4} |.*failed call to cuInit|"
     r"INFO: Created TensorFlow Lite|\[\d{4}-\d\d-\d\d .* [IWE] \d+ \d+\] "
@@ -37,12 +37,14 @@ def run_stage(
     loses: bool = True,
     within: Callable[[], AbstractContextManager] = nullcontext,
 ) -> None:
-    """Runs a stage's `main`: one line and status 1 for what a user did, or a
-    machine lacks.
+    """Runs a stage's `main`.
+
+    InputError, OSError and MemoryError print one line and exit with status 1;
+    any other exception is a bug and shows a traceback.
 
     Args:
         main: the stage; what it returns are its last lines.
-        loses: whether DVC removed results of an earlier run before it.
+        loses: whether DVC removes earlier results before this stage runs.
         within: what it runs within.
     """
     start = time.perf_counter()
@@ -102,15 +104,15 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
 
-# How often a line says how far a stage is, where there is no terminal.
+# Seconds between two lines of progress where there is no terminal.
 SECONDS_BETWEEN_LINES = 20
 
 
 class Lines:
-    """What `tqdm` shows as a bar, as a line now and then.
+    """Shows progress as a line every 20 seconds, with the methods of `tqdm`.
 
     Args:
-        total: how much there is to do; None where nobody knows.
+        total: how many there are; None if that is unknown.
         label, unit: what is done, and to what.
         done: by a run that was cut off.
     """

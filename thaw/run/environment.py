@@ -1,4 +1,4 @@
-"""What computed a result, so that a difference has an explanation."""
+"""Names what computed a result, to explain a difference between machines."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def describe_environment() -> str:
 
 
 def find_backend() -> str:
-    """The one that Keras takes, by Keras's rules, without its import."""
+    """The backend that Keras would choose, without importing Keras."""
     chosen = None
     with suppress(OSError, ValueError, AttributeError, RuntimeError):
         home = os.environ.get("KERAS_HOME")

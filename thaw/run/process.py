@@ -1,5 +1,5 @@
-"""A stage as a process: alone in its workspace, gone with its DVC, quick to
-interrupt."""
+"""A stage as a process: it locks its workspace, ends with its DVC, and obeys
+Ctrl-C quickly."""
 
 import os
 import select
@@ -21,8 +21,8 @@ LOCK = Path(".dvc/tmp/thaw.lock")
 # What stands between DVC and the stage that it starts.
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 
-# For those who wait: how long an orphan may take to notice, and how long an
-# interrupted stage may take to put away what it was at.
+# Seconds until an orphan notices that its DVC is gone, and until an interrupted
+# stage must have saved its work.
 POLL_SECONDS = 0.5
 LEAVE_SECONDS = 1.5
 
@@ -45,10 +45,10 @@ def is_first() -> bool:
 def lock_workspace() -> Iterator[None]:
     """Lets one stage at a time work in this folder.
 
-    Of several processes that train together the first one sees to it.
+    Only the first of several processes that train together takes the lock.
 
     Raises:
-        InputError: where another one goes on working.
+        InputError: if another stage keeps the lock.
     """
     if not is_first():
         yield

@@ -1,4 +1,4 @@
-"""What must come before any other import: nothing is reported, Ctrl-C is quick.
+"""Set before any other import: telemetry off, Ctrl-C quick.
 
 Every stage, command and worker imports it first, through `thaw` itself.
 """

@@ -26,9 +26,9 @@ def map_ahead(
     ahead: int,
     workers: int | None = None,
 ) -> Iterator[Result]:
-    """Like `map`, on threads, at most `ahead` items further than the consumer.
+    """Maps on threads, at most `ahead` items ahead of the consumer.
 
-    `Executor.map` takes all items at once, however many there are.
+    `Executor.map` takes all items at once (`buffersize` from Python 3.14).
     """
     items = iter(items)
     with ThreadPoolExecutor(workers or count_cores()) as pool:

@@ -1,4 +1,4 @@
-"""What DVC watches, and what Git would take."""
+"""Which files DVC watches, and which Git would commit."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def open_dvcignore(folder: str | Path) -> Callable[[str], bool] | None:
 
 
 def check_untracked(path: str | Path) -> None:
-    """Raises InputError for photographs that Git would take unasked.
+    """Raises InputError for photographs that an experiment would commit to Git.
 
     An experiment commits whatever Git neither ignores nor has. What is under
     DVC is ignored by Git.

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from thaw.train.recipe import Recipe
 
-# Of advice: the share of the loss of guessing that a training must fall below;
-# the share of the epochs after which, by the cosine, a tenth of the steps' sum
-# is left; and how far those may still bring the loss down.
+# A training "hardly began" if its loss stays above this share of guessing's.
+# After UNTIL of the epochs a tenth of the cosine's sum is left; if the loss
+# falls by more than IMPROVING in that rest, more epochs or a higher rate are
+# advised.
 CRAWLING = 0.9
 UNTIL = 0.7
 IMPROVING = 0.02

@@ -15,8 +15,8 @@ SHIPPED_HEAD = (
 def is_better(scores: Mapping[str, float], start: Mapping[str, float]) -> bool:
     """By validation accuracy; where it is equal, by the calibrated loss.
 
-    The loss alone would not do: far from ImageNet fine-tuning gains points of
-    accuracy while its few wrong predictions grow more certain.
+    The loss alone would mislead: far from ImageNet, fine-tuning gains accuracy
+    while its few wrong predictions grow more certain.
 
     Args:
         scores, start: of the last epoch and of the start, by `score_logits`.

@@ -38,11 +38,12 @@ ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 # How many processes a host has, where the launcher says so.
 TASKS_HERE = ("SLURM_STEP_TASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 
-# For those who wait: JAX adds some seconds to the first.
+# Seconds until processes must have met, to which JAX adds some, and until a
+# lost process is noticed.
 CONNECT_SECONDS = 20
 HEARTBEAT_SECONDS = 20
 
-# How the end of another process shows in what this one was doing with it.
+# Words of an error that mean that another process has ended.
 LOST = re.compile(
     r"Gloo.*(clos|reset|refus|[Tt]ime)|NCCL|[Cc]oordination|UNAVAILABLE|"
     r"DEADLINE_EXCEEDED"
@@ -64,8 +65,8 @@ def join_processes() -> Iterator[None]:
     The end of any process ends all, each with one line.
 
     Raises:
-        InputError: where there are several and the backend is not JAX, or
-            they can't find each other.
+        InputError: if there are several processes and the backend is not JAX,
+            or they can't find each other.
     """
     processes, rank = find_processes()
     set_rank(rank)
