@@ -1,5 +1,6 @@
 """Small data, and the real pipeline shrunk to it."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from samples import IMAGES, WIDTHS, read, write_photographs
+
+from thaw.data.dataset import Dataset
+from thaw.files.text import write_json
+from thaw.network.backbone import build_backbone
 
 ROOT = Path(__file__).parent.parent
+
 STAGES = [
     "check",
     "prepare",
@@ -22,11 +28,14 @@ STAGES = [
     "evaluate",
     "report",
 ]
+
+
 # What requirements-scale.txt and no other brings, what a browser takes, and a
 # backend of Keras that no list names.
 OPTIONAL = ("boto3", "dvc_s3", "jax", "moto", "playwright", "ray", "torch")
 
 RESULTS = ["evaluate", "report"]
+
 
 # What a change re-runs after `check`; `finetune.blocks` is changed elsewhere.
 RERUNS = [
@@ -37,32 +46,6 @@ RERUNS = [
     ({"augment__rotation": 0.01}, STAGES[2:]),
     ({"prepare__seed": 1}, STAGES[1:]),
 ]
-
-
-def draw_stripes(
-    kind: str, rng: np.random.Generator, side: int, width: int = 6
-) -> Image.Image:
-    """Stripes, across, down or both, in a light of its own."""
-    y, x = (np.mgrid[:side, :side] + rng.integers(12)) // width % 2
-    pattern = {"across": y, "both": x ^ y, "down": x}[kind]
-    spots = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
-    light = np.asarray(spots.resize((side, side), Image.Resampling.BILINEAR))
-    noise = rng.normal(0, 20, (side, side, 3))
-    pixels = 130 * pattern[..., None] + 0.4 * light + noise
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def write_photographs(
-    folder: Path, each: int = 10, seed: int = 0, widths: tuple = (6,)
-) -> None:
-    """Class folders of striped JPEGs of different sizes."""
-    rng = np.random.default_rng(seed)
-    for kind in ("across", "both", "down"):
-        (folder / kind).mkdir(parents=True)
-        for number in range(each):
-            side, width = rng.integers(40, 90), rng.choice(widths)
-            image = draw_stripes(kind, rng, side, width)
-            image.save(folder / kind / f"{number:02d}.jpg")
 
 
 class Project:
@@ -187,3 +170,94 @@ def exported(reproduced, tmp_path_factory) -> Project:
     project = reproduced.copy(folder)
     project.ran = project.repro("export/dvc.yaml", **reproduced.spied)
     return project
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    (weights,) = (ROOT / "weights").glob("*.weights.h5")
+    return build_backbone("EfficientNetB0", "file", weights, 32)
+
+
+@pytest.fixture
+def b0(checkpoint):
+    """The embedded checkpoint, whatever an earlier test made of it."""
+    weights = checkpoint.get_weights()
+    yield checkpoint
+    checkpoint.set_weights(weights)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    for split in ("train", "validation", "test"):
+        (tmp_path / "prepared" / split).mkdir(parents=True)
+        np.save(tmp_path / "prepared" / split / "images.npy", IMAGES)
+    write_json(tmp_path / "prepared" / "classes.json", ["a", "b", "c"])
+    return Dataset(tmp_path / "prepared")
+
+
+@pytest.fixture(scope="module")
+def results(reproduced):
+    """Details of `evaluate`, the table, labels and probabilities."""
+    folder = reproduced.folder
+    classes = json.loads((folder / "data/prepared/classes.json").read_text())
+    table = read(folder / "metrics/predictions.csv")
+    labels = np.array([classes.index(row["actual"]) for row in table])
+    probabilities = {
+        name: np.load(folder / f"metrics/probabilities/{name}.npy")
+        for name in ("head", "finetuned")
+    }
+    scores = json.loads((folder / "metrics/details/evaluate.json").read_text())
+    return scores, table, labels, probabilities
+
+
+def thaw(project, *arguments, **env):
+    done = project.run(sys.executable, "-m", "thaw", *arguments, **env)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def committed(reproduced, tmp_path_factory):
+    """With its results in Git, and its predictions free to change."""
+    project = reproduced.copy(tmp_path_factory.mktemp("committed") / "project")
+    for command in (["add", "--all"], ["commit", "--quiet", "-m", "results"]):
+        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    return project
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Photographs in train and test folders, no two alike."""
+    write_photographs(tmp_path / "raw" / "train", each=12, widths=WIDTHS)
+    write_photographs(tmp_path / "raw" / "test", each=4, seed=1, widths=WIDTHS)
+    return tmp_path / "raw"
+
+
+def list_checkpoints(project):
+    return sorted((project.folder / ".dvc/tmp/thaw").glob("*-*"))
+
+
+def start(project, *command, **env):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env={**os.environ, "PATH": path, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_until(program, words):
+    for line in program.stdout:
+        if words in line:
+            return
+    raise AssertionError(program.stderr.read())
+
+
+@pytest.fixture
+def in_the_project(monkeypatch):
+    """Where prepare.path and backbone.file are."""
+    monkeypatch.chdir(ROOT)

@@ -11,22 +11,11 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import ROOT
-from test_survival import read_until, start
+from conftest import ROOT, read_until, start
 
 from thaw.errors import InputError
 from thaw.network.backend import keras
-from thaw.network.head import build_head
-from thaw.network.model_file import save_model
-from thaw.network.parts import get_part
-from thaw.run import process
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.efficientnet import LOGITS, POOLED
-from thaw.run.environment import describe_environment
-from thaw.train.batches import Batches
 from thaw.train.distribution import find_processes
-from thaw.train.loop import train_model
-from thaw.train.recipe import Recipe
 
 LAUNCHER = f"{sys.executable} -m thaw launch 2 --"
 
@@ -184,40 +173,6 @@ def test_a_rank_out_of_range_is_refused(monkeypatch):
         find_processes()
 
 
-def test_all_between_dvc_and_a_stage_is_watched(monkeypatch):
-    """A launcher inherits DVC_STAGE; what started DVC is no affair of ours."""
-
-    class Parent:
-        def __init__(self, name, *inherits):
-            self.name = lambda: name
-            self.environ = lambda: dict.fromkeys(inherits, "head")
-
-    def denied():
-        raise psutil.AccessDenied
-
-    shell, dvc = Parent("sh", "DVC_STAGE"), Parent("dvc")
-    launcher, remote = Parent("mpirun", "DVC_STAGE"), Parent("slurmstepd")
-    remote.environ = denied
-    for parents, watched in (
-        ([shell, dvc, Parent("make")], [dvc]),
-        ([launcher, shell, dvc, Parent("make")], [launcher, dvc]),
-        ([remote, Parent("systemd")], [remote]),
-        ([], []),
-    ):
-        monkeypatch.setattr(
-            process.psutil, "Process", lambda p=parents: _Parents(p)
-        )
-        monkeypatch.delenv("DVC_STAGE", raising=False)
-        assert process.find_starters() == []
-        monkeypatch.setenv("DVC_STAGE", "head")
-        assert process.find_starters() == watched
-
-
-class _Parents:
-    def __init__(self, parents):
-        self.parents = lambda: parents
-
-
 def test_the_launcher_ends_as_the_first_failure_does(tmp_path):
     program = (
         "import os, sys, time; "
@@ -231,49 +186,3 @@ def test_the_launcher_ends_as_the_first_failure_does(tmp_path):
         timeout=60,
     )
     assert done.returncode == 7 and time.monotonic() - began < 60
-
-
-@pytest.mark.scale
-def test_only_a_backend_that_is_used_is_named(monkeypatch):
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    assert "jax" not in describe_environment()
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert "jax 0" in describe_environment()
-    assert "tensorflow " in describe_environment()
-
-
-def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    features, labels = rng.normal(size=(24, 8)), np.arange(24) % 3
-    seen = {True: set(), False: set()}
-
-    class Spy(keras.layers.Layer):
-        def call(self, x, training=False):
-            seen[training].add(keras.backend.standardize_dtype(x.dtype))
-            return x
-
-    keras.utils.set_random_seed(0)
-    head = build_head(8, 3, dropout=0.5)
-    part = get_part(head, POOLED, LOGITS)
-    inputs = keras.Input((8,))
-    x = part.layers[1](inputs)
-    model = keras.Model(inputs, part.layers[-1](Spy()(x)))
-    train, validation = (
-        Batches(lambda rows, views: features[rows], labels, 1, 8, seed)
-        for seed in (3, None)
-    )
-    seen[False].clear()
-    train_model(
-        model,
-        train,
-        validation,
-        Recipe("head", epochs=1, learning_rate=0.01, mixed_precision=True),
-        Checkpoint(tmp_path),
-    )
-    assert "in mixed bfloat16" in capsys.readouterr().out
-    assert seen == {True: {"bfloat16"}, False: {"float32"}}
-    assert {layer.dtype_policy.name for layer in head.layers} == {"float32"}
-    assert {v.dtype for v in head.weights} == {"float32"}
-    save_model(head, tmp_path / "head.keras")
-    reloaded = keras.models.load_model(tmp_path / "head.keras")
-    assert {layer.dtype_policy.name for layer in reloaded.layers} == {"float32"}

@@ -1,19 +1,96 @@
 """Folders of photographs: what is a class, an image, seen by DVC and Git."""
 
 import shutil
-import subprocess
-import sys
 
+import numpy as np
 import pytest
-from conftest import write_photographs
-from PIL import Image
-from test_data import encode, prepare
+from samples import draw_stripes, prepare, write_photographs
 
-from thaw.data.images import is_image
+from thaw.data.splits import SPLITS
 from thaw.errors import InputError
-from thaw.prepare.folders import list_images, scan_folder
+from thaw.files.arrays import open_array
+from thaw.prepare.folders import scan_folder
 from thaw.prepare.sources import open_folder
-from thaw.run.tracking import check_untracked
+
+
+def test_a_test_folder_without_classes_is_no_split(tmp_path):
+    write_photographs(tmp_path / "train", each=8)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "1.jpg").write_bytes(b"unlabelled")
+    source = open_folder(tmp_path)
+    assert source.splits == ["train"]
+    assert any("test" in note for note in source.notes)
+    prepare(source, tmp_path / "prepared")
+    assert len(open_array(tmp_path / "prepared/test/labels.npy")) >= 3
+
+
+def test_too_few_images_of_a_class_are_refused(tmp_path):
+    write_photographs(tmp_path / "raw", each=1)
+    words = r"across \(1\), both \(1\), down \(1\); 3 or more"
+    with pytest.raises(InputError, match=words):
+        open_folder(tmp_path / "raw")
+
+
+def test_folder_without_splits(tmp_path):
+    write_photographs(tmp_path / "raw", each=4)
+    (tmp_path / "raw" / "readme.txt").write_text("hello")
+    source = open_folder(tmp_path / "raw")
+    assert source.classes == ["across", "both", "down"]
+    assert source.splits == [] and source.size == 12
+    assert source.notes == [f"ignored, no images: {tmp_path}/raw/readme.txt"]
+    paths = [item.path for item in source.items]
+    assert paths == sorted(paths) and paths[0] == "across/00.jpg"
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "Valid"])
+def test_folder_with_splits(tmp_path, name):
+    write_photographs(tmp_path / "train", each=6)
+    write_photographs(tmp_path / name, each=2, seed=1)
+    (tmp_path / "LICENSE").write_text("free")
+    (tmp_path / "train" / "list.csv").write_text("a,b")
+    source = open_folder(tmp_path)
+    assert source.splits == ["train", "validation"]
+    (note,) = source.notes
+    assert "LICENSE" in note and "list.csv" in note
+    prepare(source, tmp_path / "prepared")
+    count = {
+        split: len(open_array(tmp_path / "prepared" / split / "labels.npy"))
+        for split in SPLITS
+    }
+    assert count["validation"] == 6
+    assert count["train"] + count["test"] == 18 and count["test"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda raw: (raw / "empty").mkdir(), "without an image: .*/empty"),
+        (lambda raw: (raw / "train").mkdir(), "without an image: .*/train"),
+        (lambda raw: (raw / "val" / "a").mkdir(parents=True), "but no train"),
+        (
+            lambda raw: [
+                (raw / name / "a").mkdir(parents=True)
+                for name in ("train", "val", "valid")
+            ],
+            "two folders of one split",
+        ),
+        (lambda raw: [raw.rename(raw.with_name("gone"))], "allowed: a folder"),
+    ],
+)
+def test_folders_that_hold_no_set_are_refused(tmp_path, spoil, words):
+    raw = tmp_path / "raw"
+    write_photographs(raw, each=4)
+    spoil(raw)
+    with pytest.raises(InputError, match=words):
+        open_folder(raw)
+
+
+def test_one_class_is_refused(tmp_path):
+    (tmp_path / "only").mkdir()
+    image = draw_stripes("both", np.random.default_rng(0), 40)
+    image.save(tmp_path / "only" / "1.png")
+    with pytest.raises(InputError, match="two classes or more"):
+        prepare(open_folder(tmp_path), tmp_path / "prepared")
 
 
 @pytest.fixture
@@ -171,21 +248,6 @@ def test_text_beside_photographs_is_ignored_in_one_line(raw, tmp_path, capsys):
     ]
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "bmp", "webp", "heif"])
-def test_an_image_is_known_by_its_head(tmp_path, kind):
-    path = tmp_path / "photograph"
-    path.write_bytes(encode(Image.new("RGB", (300, 200)), kind))
-    assert is_image(path)
-    assert list_images(tmp_path, below=True) == [str(path)]
-
-
-@pytest.mark.parametrize("text", ["P1 has a cold", "BMW für alle!!!!", "", "x"])
-def test_text_is_no_image(tmp_path, text):
-    path = tmp_path / "notes"
-    path.write_text(text * 2)
-    assert not is_image(path)
-
-
 def test_classes_that_differ_in_case_are_told(raw):
     shutil.copytree(raw / "both", raw / "Both")
     (note,) = open_folder(raw).notes
@@ -209,67 +271,3 @@ def test_images_beside_split_folders_are_told(tmp_path):
     assert source.splits == ["train"] and source.size == 18
     assert source.notes == [f"ignored, beside the splits: {tmp_path}/extra"]
     assert set(scan_folder(tmp_path, "first").tops) == {"train"}
-
-
-@pytest.fixture
-def repository(raw, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run("git init --quiet")
-    return tmp_path
-
-
-def run(command):
-    subprocess.run(command.split(), check=True)
-
-
-def test_photographs_that_git_would_take_are_refused(repository):
-    for path in ("raw", repository / "raw", "."):
-        with pytest.raises(InputError, match=r"dvc add .* or name it") as told:
-            check_untracked(path)
-        assert "\n" not in str(told.value)
-    (repository / "link").symlink_to("raw")
-    with pytest.raises(InputError):
-        check_untracked("link")
-
-
-def test_photographs_that_git_ignores_or_has_are_accepted(repository):
-    (repository / ".gitignore").write_text("/raw\n")
-    check_untracked("raw")
-    (repository / ".gitignore").write_text("")
-    run("git add raw")
-    check_untracked("raw")
-    shutil.copy("raw/both/00.jpg", "raw/both/new.jpg")
-    with pytest.raises(InputError):
-        check_untracked("raw")
-
-
-def test_photographs_outside_the_repository_are_accepted(
-    repository, tmp_path_factory
-):
-    outside = tmp_path_factory.mktemp("outside")
-    write_photographs(outside / "raw", each=1)
-    check_untracked(outside / "raw")
-    (repository / "link").symlink_to(outside / "raw")
-    check_untracked("link")
-
-
-def test_an_experiment_commits_no_photograph(fresh_project, tmp_path):
-    project = fresh_project.copy(tmp_path / "project")
-    project.run("git", "rm", "-rq", "--cached", "data/raw")
-    project.run("git", "commit", "-qm", "photographs out")
-    assert not project.run("git", "status", "--porcelain").stdout
-    project.dvc("exp", "run", "check")
-    refs = project.run("git", "for-each-ref", "--format=%(refname)").stdout
-    experiments = [ref for ref in refs.split() if "refs/exps" in ref]
-    for ref in experiments:
-        tree = project.run("git", "ls-tree", "-r", ref).stdout
-        assert "params.yaml" in tree and ".jpg" not in tree
-    assert experiments
-    shutil.copytree(project.folder / "data/raw", project.folder / "mine")
-    command = ["dvc", "exp", "run", "-S", "prepare.path=mine", "check"]
-    done = project.run(sys.executable, "-m", *command)
-    assert done.returncode != 0
-    (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
-    assert "`dvc add mine` and commit mine.dvc" in line
-    added = project.dvc("add", "data/raw")
-    assert "data/raw.dvc" in added

@@ -1,3 +1,5 @@
+"""params.yaml: what is accepted, and how it is refused."""
+
 import re
 import shutil
 import subprocess
@@ -7,16 +9,14 @@ import pytest
 import yaml
 from conftest import ROOT
 from dvc.utils.hydra import apply_overrides
-from dvc.utils.serialize import dump_yaml, load_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thaw.commands.overrides import list_combinations, set_params
 from thaw.errors import InputError
-from thaw.files.text import read_yaml
 from thaw.run import params
-from thaw.run.checkpoints import identify
 from thaw.run.efficientnet import VARIANTS
+
+pytestmark = pytest.mark.usefixtures("in_the_project")
 
 DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
@@ -52,28 +52,6 @@ def test_defaults_are_well_formed():
 )
 def test_accepts(tmp_path, change):
     load(tmp_path, change)
-
-
-NUMBERS = [
-    "1e-05", "5e-05", "0.00005", "1e-4", "1", "1.0", "010", "-010", "1_0", ".5",
-    "1.", "+1", "0o10", "0x10", "1:30", "1e5", "08", "yes", "on", "no", "~",
-    "2020-01-01", "'1'", "!!float 1",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("text", NUMBERS)
-def test_a_value_is_what_dvc_takes_it_for(tmp_path, text):
-    path = tmp_path / "params.yaml"
-    path.write_text(f"seed: {text}\nhead: {{learning_rate: {text}}}\n")
-    assert repr(read_yaml(path)) == repr(load_yaml(path))
-
-
-def test_a_folder_under_dvc_may_have_any_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("yes", "010", "1e5"):
-        (tmp_path / name).mkdir()
-        dump_yaml(f"{name}.dvc", {"outs": [{"md5": "a.dir", "path": name}]})
-        assert identify(Path(name), {}) == "a.dir"
 
 
 def write(tmp_path, line, text):
@@ -130,49 +108,6 @@ def test_what_an_override_writes_is_what_is_read(
     assert loaded.finetune.learning_rate == wanted
     assert loaded.head.dropout == float(style.format(share))
     assert loaded.seed == seed
-
-
-def test_a_sweep_is_every_combination():
-    values = ["finetune.blocks=range(1,3)", "head.dropout=0.1,0.2", "seed=3"]
-    combinations = list_combinations(values)
-    found = [params_of(overrides) for overrides in combinations]
-    assert found == [(1, 0.1, 3), (1, 0.2, 3), (2, 0.1, 3), (2, 0.2, 3)]
-    assert list_combinations([]) == [[]]
-    assert list_combinations(["params.yaml:seed=1"]) == [["seed=1"]]
-
-
-def params_of(overrides):
-    values, checked = set_params(overrides)
-    assert values["seed"] == checked.seed
-    return checked.finetune.blocks, checked.head.dropout, checked.seed
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ("finetune.epoch=3", "did you mean epochs?"),
-        ("+finetune.epoch=3,4", "did you mean epochs?"),
-        ("finetun.blocks=3", "did you mean finetune?"),
-        ("seed.more=3", "seed.more is no parameter"),
-        ("~finetune.blocks", "finetune.blocks is missing"),
-        ("finetune.blocks=1,99", "finetune.blocks is 99; allowed: 0 to 16"),
-        ("finetune.blocks=range(1,", "no viable alternative"),
-        ("finetune.blocks=range(1,4,0)", "must not be zero"),
-        ("finetune.blocks=glob(*)", "is not supported"),
-        ("finetune.blocks", "missing EQUAL"),
-        ("finetune.blocks=1,", "mismatched input"),
-        ("prepare.path=~/photographs", "wants quotes"),
-        ("other.yaml:seed=1", "the parameters are in params.yaml"),
-        ("seed=010", '"010"; allowed: a whole number'),
-    ],
-)
-def test_a_wrong_override_is_an_input_error(value, words):
-    before = Path("params.yaml").read_bytes()
-    with pytest.raises(InputError) as refusal:
-        for overrides in list_combinations([value]):
-            set_params(overrides)
-    assert words in str(refusal.value)
-    assert Path("params.yaml").read_bytes() == before
 
 
 def test_the_way_back_is_told_where_there_is_one(tmp_path, monkeypatch):
@@ -256,12 +191,6 @@ def test_refuses_in_one_line(tmp_path, change, words):
     text = str(refusal.value)
     assert words in text and "\n" not in text
     assert next(iter(change)).rsplit(".", 1)[-1] in text or "views" in text
-
-
-@pytest.fixture(autouse=True)
-def in_the_project(monkeypatch):
-    """Where prepare.path and backbone.file are."""
-    monkeypatch.chdir(ROOT)
 
 
 @pytest.mark.parametrize(
@@ -348,6 +277,7 @@ KEYS = [
     for section, value in DEFAULTS.items()
     for key in (value if isinstance(value, dict) else [None])
 ]
+
 ANYTHING = st.one_of(
     st.none(),
     st.booleans(),

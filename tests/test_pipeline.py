@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import RERUNS, RESULTS, ROOT, STAGES
+from conftest import (
+    RERUNS,
+    RESULTS,
+    ROOT,
+    STAGES,
+)
+
+from thaw.network.model_file import read_info
 
 ALL = STAGES[1:]
 
@@ -144,6 +151,7 @@ def test_a_changed_image_is_noticed(reproduced, tmp_path):
 # From the ground up: what a room imports lies below it.
 FLOORS = ("files", "run", "data", "network", "prepare", "frozen", "train",
           "evaluate", "export", "report", "commands")  # fmt: skip
+
 
 # Says and guards what stages do, and changes none of their results.
 FRAME = "run"
@@ -369,3 +377,22 @@ def test_prepared_data_are_what_the_design_says(reproduced):
         assert set(labels) == {0, 1, 2}
         total += len(labels)
     assert total == 30
+
+
+def test_the_model_is_an_artifact_of_the_registry(committed, tmp_path):
+    tag = ["git", "tag", "-a", "classifier@v1.0.0", "-m", "first"]
+    subprocess.run(tag, cwd=committed.folder, check=True)
+    target = tmp_path / "model.keras"
+    committed.dvc("artifacts", "get", ".", "classifier", "--out", str(target))
+    shipped = committed.folder / "models/finetuned.keras"
+    assert target.read_bytes() == shipped.read_bytes()
+
+
+def test_a_model_brings_its_classes_temperature_and_size(reproduced):
+    info = read_info(reproduced.folder / "models/finetuned.keras")
+    assert info.classes == ["across", "both", "down"]
+    assert info.image_size == 32 and info.fit == "squash"
+    metrics = json.loads(
+        (reproduced.folder / "metrics/details/finetune.json").read_text()
+    )
+    assert info.temperature == metrics["temperature"]

@@ -4,7 +4,6 @@ import csv
 import re
 import shutil
 import subprocess
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from contextlib import chdir
 from html.parser import HTMLParser
@@ -14,21 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from samples import ODD
 
 from stages import report
 from thaw.data.dataset import Dataset
-from thaw.evaluate.verdict import describe_verdict, suggest_depth
 from thaw.files.tables import write_table
 from thaw.files.text import read_json, write_json
-from thaw.network.backbone import build_backbone
-from thaw.network.backend import keras
-from thaw.network.head import build_head, join_head
-from thaw.network.parts import get_part
 from thaw.prepare.pack import DUPLICATES
-from thaw.report.charts import cut_middle, draw_confusion, draw_curves
 from thaw.report.ending import describe_end
-from thaw.report.gradcam import TOP, count_positions, map_heat, paint_heat
 from thaw.report.page import (
     MOST_ERRORS,
     cut_path,
@@ -36,15 +28,14 @@ from thaw.report.page import (
     shorten_digest,
     show_errors,
 )
-from thaw.run.efficientnet import LOGITS
 
-ODD = '<script>alert(1)</script> & "x" Größe \u732b ' + "long" * 40
 TABLES = [
     "metrics/predictions.csv",
     "plots/scores.csv",
     "plots/classes.csv",
     "data/prepared/test/index.csv",
 ]
+
 BROWSER = next(
     filter(
         None,
@@ -378,55 +369,6 @@ def test_many_classes_and_no_error(perfect_page):
     assert "heat map" in perfect_page.read_text()
 
 
-@pytest.mark.parametrize(
-    ("verdict", "shipped", "blocks", "expected"),
-    [
-        ("better", "finetuned", 1, "Fine-tuning 1 block helped: 0.900 against"),
-        ("worse", "finetuned", 3, "Fine-tuning 3 blocks did harm: 0.900"),
-        ("within noise", "finetuned", 0, "Training the head further makes no"),
-        ("within noise", "finetuned", "all", "Fine-tuning all 16 blocks and"),
-        ("head shipped", "head", 2, "Fine-tuning 2 blocks did not beat"),
-    ],
-)
-def test_verdict(verdict, shipped, blocks, expected):
-    evaluate = {
-        "head": {"accuracy": 0.8},
-        "finetuned": {"accuracy": 0.9},
-        "n": 1000,
-        "gain_verdict": verdict,
-    }
-    finetune = {"shipped": shipped, "blocks": 16}
-    sentence = describe_verdict(evaluate, finetune, blocks)
-    assert sentence.startswith(expected)
-    assert "1,000 test images" in sentence
-
-
-def test_one_is_no_plural():
-    score = {"accuracy": 1.0}
-    evaluate = {"head": score, "finetuned": score, "n": 1}
-    evaluate["gain_verdict"] = "within noise"
-    sentence = describe_verdict(evaluate, {"blocks": 1}, "all")
-    assert sentence.startswith("Fine-tuning all 1 block and")
-    assert "that 1 test image can" in sentence
-
-
-@pytest.mark.parametrize(
-    ("verdict", "blocks", "expected"),
-    [
-        ("better", 1, 2),
-        ("within noise", 8, 16),
-        ("within noise", 9, 16),
-        ("better", 16, 8),
-        ("worse", 4, 2),
-        ("head shipped", 1, 2),
-        ("within noise", 0, 1),
-    ],
-)
-def test_another_depth(verdict, blocks, expected):
-    evaluate, finetune = {"gain_verdict": verdict}, {"blocks": blocks}
-    assert suggest_depth(evaluate, finetune, 16) == expected
-
-
 def test_next_step_depends_on_what_is_committed(tmp_path, monkeypatch):
     def write_lock(prepared, predictions):
         outs = [
@@ -474,13 +416,6 @@ def test_a_path_breaks_between_its_parts():
         assert "".join(cut_path(odd)) == odd
 
 
-def test_long_names_keep_both_ends():
-    names = ["Arla-Ecological-Medium-Fat-Milk", "Garant-Medium-Fat-Milk-Eco"]
-    cut = [cut_middle(name, 16) for name in names]
-    assert cut == ["Arla-Eco…at-Milk", "Garant-M…ilk-Eco"]
-    assert cut_middle("short", 16) == "short"
-
-
 @pytest.mark.parametrize(("size", "shown"), [(128, True), (96, False)])
 def test_heat_is_shown_where_it_has_places(size, shown, tmp_path, monkeypatch):
     write_json(tmp_path / "classes.json", ["a", "b"])
@@ -502,68 +437,6 @@ def test_small_numbers_do_not_become_zero():
     assert format_decimal(0.00012) == "0.00012"
     assert format_decimal(-0.25) == "\N{MINUS SIGN}0.250"
     assert format_decimal(0) == "0.000"
-
-
-def test_heat_is_that_of_a_true_gradient():
-    tensorflow = pytest.importorskip("tensorflow")
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("the gradient to compare with is TensorFlow's")
-    rng = np.random.default_rng(0)
-    (weights,) = (ROOT / "weights").glob("*.weights.h5")
-    head = build_head(1280, 4, dropout=0.5)
-    head.set_weights([rng.uniform(0.5, 2, w.shape) for w in head.get_weights()])
-    head.get_layer(LOGITS).kernel.assign(rng.normal(0, 1, (1280, 4)))
-    backbone = build_backbone("EfficientNetB0", "file", weights, 96)
-    model = join_head(backbone, head)
-    images = rng.integers(0, 256, (5, 96, 96, 3), np.uint8)
-    classes = np.array([3, 0, 1, 2, 0])
-
-    top = get_part(model, "image", TOP)
-    activations = top(images.astype(np.float32), training=False)
-    with tensorflow.GradientTape() as tape:
-        tape.watch(activations)
-        logits = get_part(model, TOP, LOGITS)(activations, training=False)
-        own = tensorflow.gather(logits, classes, batch_dims=1)
-    gradients = tape.gradient(own, activations).numpy()
-    weights = gradients.mean(axis=(1, 2), keepdims=True)
-    expected = np.maximum((activations.numpy() * weights).sum(axis=-1), 0)
-    most = expected.max(axis=(1, 2), keepdims=True)
-    expected /= np.where(most > 0, most, 1)
-
-    heat = map_heat(model, images, classes)
-    assert heat.shape == (5, 3, 3)
-    assert [count_positions(size) for size in (64, 96, 97)] == [2, 3, 4]
-    assert (most > 0).any()
-    np.testing.assert_allclose(heat, expected, atol=1e-3)
-
-
-def test_heat_is_painted_where_it_is():
-    image = np.full((40, 40, 3), 100, np.uint8)
-    painted = paint_heat(image, np.array([[1.0, 0.0], [0.0, 0.0]]))
-    assert painted.shape == image.shape
-    assert (painted[-1, -1] == 100).all()
-    assert painted[0, 0, 0] > 150
-
-
-def test_charts_take_colours_and_names_as_they_are():
-    names = [f"{ODD} ${number}$" for number in range(30)]
-    chart = draw_confusion(np.eye(30, dtype=int), names)
-    assert "#0101" not in chart
-    assert "var(--ink)" in chart or "var(--muted)" in chart
-    assert chart == draw_confusion(np.eye(30, dtype=int), names)
-    ticks = [text.text for text in ElementTree.fromstring(chart).iter()]
-    assert any(tick and tick.endswith("$2$") for tick in ticks)
-
-
-def test_curves_of_one_epoch_and_no_score():
-    row = {"accuracy": "0.5", "val_accuracy": "nan"}
-    chart = draw_curves(
-        "Accuracy",
-        "accuracy",
-        {"head": [row], "finetune": [row, row]},
-    )
-    assert "fine-tuning" in chart
-    ElementTree.fromstring(chart)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Extraction on Ray clusters, real ones on this machine."""
+"""Frozen passes on Ray clusters, real ones on this machine."""
 
 import hashlib
 import shutil
@@ -8,22 +8,19 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
-from hypothesis import given
-from hypothesis import strategies as st
 
 from thaw.data import blocks as data_blocks
-from thaw.data.activations import KeptViews
-from thaw.data.blocks import Order, choose_block, find_starts
+from thaw.data.blocks import Order, find_starts
 from thaw.data.views import ImageViews
 from thaw.errors import InputError
-from thaw.frozen.keras import KerasEngine
-from thaw.frozen.network import FrozenNetwork, freeze_model, unpack_network
+from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
 from thaw.network.backend import keras
 from thaw.run.checkpoints import Checkpoint
 
 RNG = np.random.default_rng(0)
+
 AUGMENT = {
     "seed": 0,
     "rotation": 0.05,
@@ -31,22 +28,10 @@ AUGMENT = {
     "horizontal_flip": True,
     "contrast": 0.1,
 }
+
 VIEWS = 3
+
 ROWS = {"train": 50, "validation": 17}
-
-
-@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 70))
-def test_an_order_passes_each_view_of_each_row_once(rows, views, block):
-    all_ = Order(rows, views, block)
-    found_rows, found_views = all_.locate(0, len(all_))
-    pairs = set(zip(found_rows.tolist(), found_views.tolist(), strict=True))
-    assert len(pairs) == len(all_) == rows * views
-    for position in range(0, len(all_), all_.step):
-        first, stop = all_.get_block(position)
-        end = min(position + all_.step, len(all_))
-        assert end - position == (stop - first) * views
-        inside, _ = all_.locate(position, end)
-        assert set(inside.tolist()) == set(range(first, stop))
 
 
 def test_what_is_done_is_counted_in_blocks_on_a_cluster():
@@ -61,11 +46,6 @@ def test_what_is_done_is_counted_in_blocks_on_a_cluster():
         for whole_blocks, expected in ((False, here), (True, there)):
             starts = find_starts(orders, done, whole_blocks)
             assert tuple(starts.values()) == expected
-
-
-def test_blocks_of_many_views_are_small():
-    assert choose_block(64 * 64 * 3, 5000, views=4) == data_blocks.MOST_ROWS
-    assert choose_block(600 * 600 * 3, 100_000, views=100) == data_blocks.BATCH
 
 
 @pytest.fixture(scope="module")
@@ -198,48 +178,6 @@ def test_a_worker_says_what_it_lacks(write, two_workers, network, monkeypatch):
     monkeypatch.setattr(network, "precision", "bfloat8")
     with pytest.raises(InputError, match="bfloat8; allowed"):
         write("there", cluster)
-
-
-def test_kept_views_travel_as_they_are(tmp_path):
-    arrays = RNG.normal(size=(2, 9, 3)).astype("float16")
-    for view, array in enumerate(arrays):
-        np.save(tmp_path / f"{view}.npy", array)
-    kept = KeptViews([tmp_path / "0.npy", tmp_path / "1.npy"])
-    rows, views = np.array([7, 5, 6]), np.array([0, 1, 1])
-    gather = kept.gather_from(kept.read(5, 8), 5)
-    np.testing.assert_array_equal(gather(rows, views), kept(rows, views))
-
-
-def run_network(network, images, precision):
-    outs = [np.empty((len(images), *shape)) for shape in network.outputs]
-    network.run(
-        lambda start, stop: images[start:stop],
-        len(images),
-        outs,
-        precision=precision,
-    )
-    return outs
-
-
-def test_keras_on_an_accelerator_runs_in_bfloat16():
-    """Compiled on the processor here, as an accelerator would have it."""
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(16, 3)(inputs)
-    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-    images = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
-    expected = model.predict(images, verbose=0)
-    engine = KerasEngine(model, accelerated=True)
-    network = FrozenNetwork(engine, [(16,)], input_bytes=8 * 8 * 3)
-    assert network.precisions == ["float32", "bfloat16"]
-    (exact,) = run_network(network, images, "float32")
-    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-3)
-    (rough,) = run_network(network, images, "bfloat16")
-    error = np.linalg.norm(rough - expected) / np.linalg.norm(expected)
-    assert 1e-4 < error < 2e-2
-    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
-    (sent,) = run_network(unpack_network(network.pack()), images, "float32")
-    np.testing.assert_allclose(sent, expected, rtol=1e-4, atol=1e-3)
 
 
 def extract(project, **env):

@@ -1,0 +1,267 @@
+"""The frozen network and its passes over all images."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+from networks import as_list
+from samples import AUGMENT, IMAGES
+
+from thaw.data.activations import ActivationWriter
+from thaw.data.blocks import Order
+from thaw.data.views import augment_images
+from thaw.errors import InputError
+from thaw.frozen.keras import KerasEngine
+from thaw.frozen.network import FrozenNetwork, freeze_model, unpack_network
+from thaw.frozen.passes import FrozenPass
+from thaw.network.backend import keras
+from thaw.network.head import build_head, join_head
+from thaw.network.parts import get_part
+from thaw.network.plan import find_tap, make_plan
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
+
+RNG = np.random.default_rng(0)
+
+
+def run_at(network, images, precision):
+    outs = [np.empty((len(images), *shape)) for shape in network.outputs]
+    network.run(
+        lambda start, stop: images[start:stop],
+        len(images),
+        outs,
+        precision=precision,
+    )
+    return outs
+
+
+def test_keras_on_an_accelerator_runs_in_bfloat16():
+    """Compiled on the processor here, as an accelerator would have it."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 3)(inputs)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    images = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
+    expected = model.predict(images, verbose=0)
+    engine = KerasEngine(model, accelerated=True)
+    network = FrozenNetwork(engine, [(16,)], input_bytes=8 * 8 * 3)
+    assert network.precisions == ["float32", "bfloat16"]
+    (exact,) = run_at(network, images, "float32")
+    np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-3)
+    (rough,) = run_at(network, images, "bfloat16")
+    error = np.linalg.norm(rough - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < 2e-2
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    (sent,) = run_at(unpack_network(network.pack()), images, "float32")
+    np.testing.assert_allclose(sent, expected, rtol=1e-4, atol=1e-3)
+
+
+def predict(network, inputs):
+    """All outputs of a `FrozenNetwork` for any number of inputs."""
+    outs = [np.empty((len(inputs), *s), np.float32) for s in network.outputs]
+    network.run(lambda start, stop: inputs[start:stop], len(inputs), outs)
+    return outs
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_frozen_network_agrees_with_keras(b0, precision):
+    tap = find_tap(b0)
+    network = freeze_model(get_part(b0, IMAGE, tap, POOLED), precision, "uint8")
+    assert network.precision == precision
+    assert network.engine.startswith("openvino")
+    expected = get_part(b0, IMAGE, tap, POOLED).predict(IMAGES, verbose=0)
+    limit = {"float32": 2e-3, "bfloat16": 0.03}[precision]
+    # 13 images: a whole batch of 8, and a part of one.
+    for got, want in zip(predict(network, IMAGES[:13]), expected, strict=True):
+        want = want[:13]
+        assert got.shape == want.shape
+        error = np.linalg.norm(got - want) / np.linalg.norm(want)
+        assert error < limit
+
+
+def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
+    network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    (whole,) = predict(network, IMAGES)
+    (part,) = predict(network, IMAGES[5:9])
+    assert np.array_equal(whole[5:9], part)
+
+
+def test_two_threads_may_run_the_frozen_network_at_once(b0):
+    network = freeze_model(get_part(b0, IMAGE, POOLED), "float32", "uint8")
+    sets = [np.roll(np.repeat(IMAGES, 4, axis=0), i, axis=0) for i in range(4)]
+    expected = [predict(network, images)[0] for images in sets]
+    with ThreadPoolExecutor(4) as pool:
+        for (got,), want in zip(
+            pool.map(partial(predict, network), sets), expected, strict=True
+        ):
+            assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kept_activations_give_the_logits_of_the_images(b0, precision):
+    model = join_head(b0, build_head(1280, 3, dropout=0.2))
+    whole = keras.Model(b0.input, model.get_layer(LOGITS).output)
+    expected = whole.predict(IMAGES, verbose=0)
+    limit = {"float32": 2e-3, "bfloat16": 0.03}[precision]
+    tap = find_tap(b0)
+    cuts = [make_plan(b0, n, tap_kept=True).cut for n in range(9)]
+    from_tap, from_image = cuts[1:4], cuts[4:]
+    assert from_image[0] == tap
+    kept = run_part(b0, IMAGE, [cuts[0], *from_image], IMAGES, precision)
+    kept |= run_part(b0, tap, from_tap, kept[tap], precision)
+    assert len(kept) == 9
+    for cut, activations in kept.items():
+        suffix = get_part(model, cut, LOGITS)
+        (logits,) = as_list(suffix.predict(activations, verbose=0))
+        error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
+        assert error < limit, cut
+
+
+def run_part(model, start, ends, inputs, precision):
+    """What is kept of some layers: float16, but for pooled features."""
+    part = get_part(model, start, *ends)
+    network = freeze_model(part, precision, str(inputs.dtype))
+    outputs = dict(zip(ends, predict(network, inputs), strict=True))
+    return {
+        name: x if name == POOLED else x.astype(np.float16)
+        for name, x in outputs.items()
+    }
+
+
+def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
+    monkeypatch.setattr("thaw.frozen.network.can_use_openvino", lambda: False)
+    part = get_part(b0, IMAGE, find_tap(b0), POOLED)
+    network = freeze_model(part, "auto", "uint8")
+    assert network.engine.startswith("keras")
+    assert network.precision == "float32"
+    for got, want in zip(
+        predict(network, IMAGES), part.predict(IMAGES, verbose=0), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_openvino_telemetry_is_never_imported(b0):
+    freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_activations_beyond_float16_are_noticed(tmp_path):
+    paths = [tmp_path / "a.npy"]
+    half = ActivationWriter(paths, Order(2, 1, 8), (1,), "float16", new=True)
+    half[0:1] = np.array([[65000.0]])
+    assert not half.overflowed
+    half[1:2] = np.array([[70000.0]])
+    assert half.overflowed
+
+
+@pytest.fixture
+def write(b0, tmp_path):
+    """Writes the pooled features of 24 images in two views."""
+    network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+
+    def write(scale=1.0, dtype="float16"):
+        run = network._engine.run
+
+        def scaled(batches, store, *rest):
+            run(batches, lambda s, r: store(s, [x * scale for x in r]), *rest)
+
+        network._engine.run = scaled
+        FrozenPass(
+            network,
+            {POOLED: dtype},
+            views=2,
+            rows=dict.fromkeys(("train", "validation", "test"), 24),
+            gather=dict.fromkeys(
+                ("train", "validation", "test"),
+                lambda rows, views: augment_images(
+                    IMAGES, rows, views, **AUGMENT
+                ),
+            ),
+            label="writing",
+        ).write(Checkpoint(tmp_path))
+        return {p.stem: np.load(p) for p in (tmp_path / POOLED).iterdir()}
+
+    return write
+
+
+def test_every_view_is_written_once(write, b0, capsys):
+    written = write()
+    assert sorted(written) == ["test-0", "train-0", "train-1", "validation-0"]
+    expected = b0.predict(IMAGES, verbose=0)
+    for name, limit in {"train-0": 0.03, "test-0": 2e-3}.items():
+        error = np.linalg.norm(written[name] - expected)
+        assert error / np.linalg.norm(expected) < limit, name
+    assert not np.array_equal(written["train-1"], written["train-0"])
+    assert "96 images" in capsys.readouterr().out
+
+
+def test_a_range_beyond_float16_is_kept_in_float32(write, capsys):
+    written = write(scale=1e6)
+    assert {array.dtype for array in written.values()} == {np.dtype("float32")}
+    assert all(np.isfinite(array).all() for array in written.values())
+    assert "float32" in capsys.readouterr().out
+
+
+def test_values_that_are_not_finite_are_refused(write):
+    with pytest.raises(InputError, match="not finite"):
+        write(scale=np.nan)
+
+
+def test_a_full_disk_is_foreseen(write, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="are free"):
+        write()
+
+
+@pytest.fixture
+def run_network(tmp_path):
+    """Runs 50 images in 2 views, and 20 more, through a small network."""
+    images = RNG.integers(0, 256, (50, 6, 6, 3), np.uint8)
+    image = keras.Input((6, 6, 3), name="image")
+    keras.utils.set_random_seed(0)
+    kept = keras.layers.Conv2D(4, 3, name="kept")(image)
+    network = freeze_model(keras.Model(image, kept), "float32", "uint8")
+
+    def run(folder, fails_at=None):
+        asked = []
+
+        def gather(rows, views):
+            asked.extend(zip(views.tolist(), rows.tolist(), strict=True))
+            if fails_at in asked:
+                raise KeyboardInterrupt
+            return images[rows] // (1 + views[:, None, None, None])
+
+        (tmp_path / folder).mkdir(exist_ok=True)
+        FrozenPass(
+            network,
+            {"kept": "float16"},
+            views=2,
+            rows={"train": 50, "test": 20},
+            gather=dict.fromkeys(("train", "test"), gather),
+            label="running",
+        ).write(Checkpoint(tmp_path / folder))
+        files = sorted((tmp_path / folder / "kept").iterdir())
+        return {path.name: np.load(path) for path in files}, len(asked)
+
+    return run
+
+
+def test_a_frozen_pass_goes_on_where_it_was(run_network, monkeypatch, capsys):
+    monkeypatch.setattr("thaw.frozen.passes.SECONDS_BETWEEN_NOTES", 1e-9)
+    whole, images = run_network("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_network("cut", fails_at=(1, 30))
+    capsys.readouterr()
+    resumed, images_again = run_network("cut")
+    assert "goes on from a run that was cut off" in capsys.readouterr().out
+    # Of 120 images 70 or so were done; some more for the preview.
+    assert images_again < images - 60
+    assert list(whole) == ["test-0.npy", "train-0.npy", "train-1.npy"]
+    for name in whole:
+        assert np.array_equal(whole[name], resumed[name]), name
+    again, images_again = run_network("cut")
+    assert images_again == 0
+    assert all(np.array_equal(whole[name], again[name]) for name in whole)

@@ -1,0 +1,450 @@
+"""Training: inputs, batches, the kept epoch, resuming, precision."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from networks import make_training, new_checkpoint
+from samples import AUGMENT, IMAGES, LABELS, ROWS, STILL
+
+from thaw.data.activations import Features
+from thaw.data.views import augment_images, gather_views
+from thaw.errors import InputError
+from thaw.files.text import write_json
+from thaw.frozen.network import freeze_model
+from thaw.frozen.passes import FrozenPass
+from thaw.network import backend
+from thaw.network.backbone import measure_drift
+from thaw.network.backend import keras, make_deterministic
+from thaw.network.folding import fold_normalization
+from thaw.network.head import build_head, join_head
+from thaw.network.model_file import save_model
+from thaw.network.parts import get_part
+from thaw.network.plan import CACHED, STREAMED, apply_plan, find_tap, make_plan
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.train.advice import advise
+from thaw.train.batches import Batches, feed
+from thaw.train.callbacks import Narrator, Validation
+from thaw.train.choice import is_better
+from thaw.train.inputs import open_inputs
+from thaw.train.loop import train_model
+from thaw.train.recipe import Recipe, weigh_classes
+
+RNG = np.random.default_rng(0)
+
+
+def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(24, 8)), np.arange(24) % 3
+    seen = {True: set(), False: set()}
+
+    class Spy(keras.layers.Layer):
+        def call(self, x, training=False):
+            seen[training].add(keras.backend.standardize_dtype(x.dtype))
+            return x
+
+    keras.utils.set_random_seed(0)
+    head = build_head(8, 3, dropout=0.5)
+    part = get_part(head, POOLED, LOGITS)
+    inputs = keras.Input((8,))
+    x = part.layers[1](inputs)
+    model = keras.Model(inputs, part.layers[-1](Spy()(x)))
+    train, validation = (
+        Batches(lambda rows, views: features[rows], labels, 1, 8, seed)
+        for seed in (3, None)
+    )
+    seen[False].clear()
+    train_model(
+        model,
+        train,
+        validation,
+        Recipe("head", epochs=1, learning_rate=0.01, mixed_precision=True),
+        Checkpoint(tmp_path),
+    )
+    assert "in mixed bfloat16" in capsys.readouterr().out
+    assert seen == {True: {"bfloat16"}, False: {"float32"}}
+    assert {layer.dtype_policy.name for layer in head.layers} == {"float32"}
+    assert {v.dtype for v in head.weights} == {"float32"}
+    save_model(head, tmp_path / "head.keras")
+    reloaded = keras.models.load_model(tmp_path / "head.keras")
+    assert {layer.dtype_policy.name for layer in reloaded.layers} == {"float32"}
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 5, 8])
+def test_streamed_inputs_are_those_that_are_kept(b0, dataset, tmp_path, blocks):
+    tap = find_tap(b0)
+    plan = make_plan(b0, blocks, tap_kept=True)
+    rows = dict.fromkeys(("train", "validation"), 24)
+    images = {s: gather_views(dataset, s, AUGMENT) for s in rows}
+    layers = {plan.cut: "float16", POOLED: "float32"}
+    network = freeze_model(get_part(b0, IMAGE, *layers), "float32", "uint8")
+    kept_pass = FrozenPass(network, layers, rows, 2, images, "writing")
+    kept_pass.write(Checkpoint(tmp_path))
+    write_json(
+        tmp_path / "extract.json",
+        {
+            "classes": ["a", "b", "c"],
+            "views": 2,
+            "tap": tap,
+            "precision": "float32",
+            "engine": network.engine,
+        },
+    )
+    rest = (b0, dataset, Features(tmp_path), tmp_path, 2, AUGMENT)
+    kept = open_inputs(plan, *rest)
+    streamed = open_inputs(replace(plan, activations=STREAMED), *rest)
+    which, views = np.array([3, 0, 21, 3]), np.array([1, 0, 1, 0])
+    for split, view in {"train": views, "validation": views * 0}.items():
+        a, b = (
+            inputs[split](which, view).astype("float32")
+            for inputs in (kept, streamed)
+        )
+        assert a.shape == (4, *plan.cut_shape)
+        assert np.linalg.norm(a - b) < 2e-3 * np.linalg.norm(b)
+    assert not np.allclose(
+        streamed["train"](which, views), streamed["train"](which, views * 0)
+    )
+
+
+def test_everything_thawed_is_fed_with_the_images(b0, dataset):
+    plan = make_plan(b0, "all", tap_kept=True)
+    inputs = open_inputs(plan, b0, dataset, None, "", 2, AUGMENT)
+    views = np.arange(24) % 2
+    assert np.array_equal(
+        inputs["train"](ROWS, views),
+        augment_images(IMAGES, ROWS, views, **AUGMENT),
+    )
+
+
+def test_an_epoch_sees_each_image_once_and_v_epochs_each_view():
+    seen = []
+    batches = Batches(
+        lambda rows, views: np.stack([rows, views], axis=1),
+        np.arange(10),
+        views=3,
+        batch_size=4,
+        seed=5,
+    )
+    orders = []
+    for epoch in range(3):
+        drawn = [batches[3 * epoch + index] for index in range(3)]
+        rows, labels = (
+            np.concatenate(part) for part in zip(*drawn, strict=True)
+        )
+        assert np.array_equal(rows[:, 0], labels)
+        assert sorted(labels) == list(range(10))
+        orders.append(labels.tolist())
+        seen += map(tuple, rows.astype(int).tolist())
+    assert len(set(seen)) == 30
+    assert orders[0] != orders[1]
+
+
+def test_keras_is_fed_all_epochs_and_validates_in_one_pass():
+    def make(seed):
+        rows = np.arange(10)
+        return Batches(lambda x, views: rows[x, None], rows, 1, 4, seed)
+
+    train, validation = make(5), make(None)
+    fed = feed(train).as_numpy_iterator()
+    for step in range(7):
+        for got, want in zip(next(fed), train[step], strict=True):
+            assert np.array_equal(got, want)
+    labels = [batch for _, batch in feed(validation).as_numpy_iterator()]
+    assert [len(batch) for batch in labels] == [4, 4, 2]
+    assert np.array_equal(np.concatenate(labels), np.arange(10))
+    assert feed(train).options().autotune.enabled is False
+
+
+def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
+    plan, model, batches = make_training(b0, 3)
+    before = {w.path: w.numpy() for w in model.weights}
+    checkpoint = b0.get_weights()
+    training = train_model(
+        get_part(model, plan.cut, LOGITS),
+        batches(1),
+        batches(None),
+        Recipe("finetune", epochs=3, learning_rate=1e-3, warmup_epochs=1),
+        new_checkpoint(tmp_path),
+    )
+    assert training.epochs == 3 and training.start is None
+    changed = {
+        w.path.split("/")[0]
+        for w in model.weights
+        if not np.array_equal(before[w.path], w.numpy())
+    }
+    assert changed == {*plan.layers, LOGITS}
+    assert measure_drift(b0, checkpoint) == 0
+    assert len(training.curves) == 3
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_training_from_the_cache_and_streaming_agree(
+    b0, dataset, tmp_path, blocks
+):
+    """One view, float32, dropout off: the same run but for float16."""
+    plan = make_plan(b0, blocks, tap_kept=False)
+    assert plan.activations == CACHED
+    weights = b0.get_weights()
+    predictions = {}
+    still = STILL | {"seed": 0}
+    for activations in (CACHED, STREAMED):
+        b0.set_weights(weights)
+        make_deterministic(1)
+        apply_plan(b0, plan, drop_connect_rate=0.0)
+        model = join_head(b0, build_head(1280, 3, dropout=0.0))
+        if activations == CACHED:
+            start = model.get_weights()
+            keep_cut(b0, plan, dataset, tmp_path / "kept", still)
+        model.set_weights(start)
+        inputs = open_inputs(
+            replace(plan, activations=activations),
+            b0,
+            dataset,
+            Streaming,
+            tmp_path / "kept",
+            1,
+            still,
+        )
+        train, validation = (
+            Batches(inputs[split], LABELS, 1, 8, seed)
+            for split, seed in {"train": 3, "validation": None}.items()
+        )
+        train_model(
+            fold_normalization(get_part(model, plan.cut, LOGITS)),
+            train,
+            validation,
+            Recipe("finetune", epochs=4, learning_rate=1e-3),
+            new_checkpoint(tmp_path),
+        )
+        predictions[activations] = model.predict(IMAGES, verbose=0)
+    cached, streamed = predictions.values()
+    assert not np.array_equal(cached, streamed)
+    assert np.array_equal(cached.argmax(1), streamed.argmax(1))
+    np.testing.assert_allclose(cached, streamed, atol=0.02)
+
+
+class Streaming:
+    """What of data/features streaming looks at."""
+
+    wanted_precision = "float32"
+
+
+def keep_cut(backbone, plan, dataset, folder, augment):
+    splits = ("train", "validation")
+    FrozenPass(
+        freeze_model(get_part(backbone, IMAGE, plan.cut), "float32", "uint8"),
+        {plan.cut: "float16"},
+        views=1,
+        rows=dict.fromkeys(splits, 24),
+        gather={s: gather_views(dataset, s, augment) for s in splits},
+        label="writing",
+    ).write(Checkpoint(folder))
+
+
+def score(accuracy, calibrated_loss, **others):
+    return {"accuracy": accuracy, "calibrated_loss": calibrated_loss, **others}
+
+
+def test_fine_tuning_is_judged_by_accuracy_and_then_by_loss():
+    start = score(0.9, 0.5)
+    assert is_better(score(0.91, 0.6), start)
+    assert is_better(score(0.9, 0.4), start)
+    assert not is_better(score(0.89, 0.1), start)
+    assert not is_better(start, start)
+
+
+def train_from(suffix, batches, folder, **options):
+    return train_model(
+        suffix,
+        batches(1),
+        batches(None),
+        Recipe("finetune", from_trained=True, **options),
+        new_checkpoint(folder),
+    )
+
+
+def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):
+    plan, model, batches = make_training(b0, 1)
+    suffix = get_part(model, plan.cut, LOGITS)
+    model.get_layer(LOGITS).bias.assign([400.0, 0.0, 0.0])
+    training = train_from(
+        suffix, batches, tmp_path, epochs=6, learning_rate=0.3
+    )
+    assert training.start["calibrated_loss"] > math.log(3)
+    assert len(training.curves) == 6
+
+
+def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
+    _, model, batches = make_training(b0, 0)
+    with pytest.raises(InputError, match=r"diverged.*head.learning_rate=1e\+3"):
+        train_model(
+            get_part(model, POOLED, LOGITS),
+            batches(1),
+            batches(None),
+            Recipe("head", epochs=2, learning_rate=1e38),
+            new_checkpoint(tmp_path),
+        )
+
+
+def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path):
+    plan, model, batches = make_training(b0, 1)
+    suffix = get_part(model, plan.cut, LOGITS)
+    before = suffix.get_weights()
+    training = train_from(
+        suffix, batches, tmp_path, epochs=5, learning_rate=10.0
+    )
+    assert training.epochs == 0 and training.scores == training.start
+    assert "finetune.learning_rate=1" in training.advice
+    assert len(training.curves) == 1
+    for a, b in zip(before, suffix.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_the_last_epoch_is_kept_or_the_start(b0, tmp_path, monkeypatch):
+    """Whatever an epoch in between had."""
+    accuracies = iter([0.5, 0.9, 0.6, 0.5, 0.9, 0.4])
+
+    def measure(self):
+        return score(next(accuracies), 0.5, loss=0.5, temperature=1.0)
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    for epochs in (2, 0):
+        plan, model, batches = make_training(b0, 1)
+        suffix = get_part(model, plan.cut, LOGITS)
+        before = suffix.get_weights()
+        training = train_from(
+            suffix, batches, tmp_path, epochs=2, learning_rate=1e-3
+        )
+        assert training.epochs == epochs
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(before, suffix.get_weights(), strict=True)
+        ]
+        assert all(same) == (epochs == 0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "lost", "wanted"),
+    [
+        ([1.0, 0.5, 0.31, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3], False, None),
+        ([2.0], True, "finetune.learning_rate=0.0002"),
+        ([math.nan], False, "finetune.learning_rate=0.0002"),
+        ([1.0986, 1.09, 1.08, 1.08], False, "finetune.learning_rate=0.02"),
+        ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], False, "finetune.epochs=12"),
+    ],
+)
+def test_curves_ask_for_what_they_lack(losses, lost, wanted):
+    curves = [{"val_calibrated_loss": x, "val_loss": x} for x in losses]
+    advice = advise(curves, lost, math.log(3), Recipe("finetune", 6, 0.002))
+    assert advice is None if wanted is None else wanted in advice
+
+
+FEATURES = RNG.normal(size=(40, 8)).astype(np.float32)
+
+CLASSES = np.arange(40) % 3
+
+
+def train(folder, learning_rate=0.05, **options):
+    """A head with dropout, from its seed; its weights and its curves.
+
+    Where it is scored before, it guesses.
+    """
+    make_deterministic(5)
+    model = get_part(build_head(8, 3, dropout=0.5), POOLED, LOGITS)
+    if "from_trained" in options:
+        model.get_layer(LOGITS).kernel.assign(np.zeros((8, 3)))
+    batches = {
+        seed: Batches(lambda rows, views: FEATURES[rows], CLASSES, 1, 8, seed)
+        for seed in (3, None)
+    }
+    folder.mkdir(exist_ok=True)
+    training = train_model(
+        model,
+        batches[3],
+        batches[None],
+        Recipe("head", epochs=6, learning_rate=learning_rate, **options),
+        Checkpoint(folder),
+    )
+    return model.get_weights(), training.curves
+
+
+@pytest.mark.parametrize("from_trained", [False, True])
+def test_training_goes_on_as_if_nothing_had_happened(
+    tmp_path, monkeypatch, capsys, from_trained
+):
+    whole, curves = train(tmp_path / "whole", from_trained=from_trained)
+    said = Narrator.on_epoch_end
+
+    def cut_off(self, epoch, logs=None):
+        said(self, epoch, logs)
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Narrator, "on_epoch_end", cut_off)
+        train(tmp_path / "cut", from_trained=from_trained)
+    capsys.readouterr()
+    resumed, curves_of_both = train(tmp_path / "cut", from_trained=from_trained)
+    said = capsys.readouterr().out
+    assert "of 6 epochs 3 are done" in said and said.count("epoch  ") == 3
+    assert curves_of_both == curves
+    for a, b in zip(whole, resumed, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_finished_training_is_not_done_again(tmp_path, capsys):
+    whole, curves = train(tmp_path / "a")
+    capsys.readouterr()
+    again, curves_again = train(tmp_path / "a")
+    assert "epoch  " not in capsys.readouterr().out
+    assert curves_again == curves
+    assert all(map(np.array_equal, whole, again))
+
+
+def test_a_lost_training_stays_lost(tmp_path, capsys):
+    """Cut off behind its last epoch, it must not train on."""
+    options = {"from_trained": True, "learning_rate": 1e4}
+    whole, curves = train(tmp_path / "a", **options)
+    assert len(curves) == 1
+    again, curves_again = train(tmp_path / "a", **options)
+    assert curves_again == curves
+    assert all(map(np.array_equal, whole, again))
+
+
+def test_training_says_how_far_it_is_within_an_epoch(
+    tmp_path, monkeypatch, capsys
+):
+    train(tmp_path / "quick")
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("thaw.run.console.SECONDS_BETWEEN_LINES", 0)
+    train(tmp_path / "slow")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 30 and lines[2].startswith("training: 3 of 30 batches")
+
+
+def test_float32_on_a_gpu_is_said_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "sees_gpu", lambda: True)
+    backend.warn_of_float32.cache_clear()
+    for folder in ("a", "b"):
+        train(tmp_path / folder)
+    backend.warn_of_float32.cache_clear()
+    assert capsys.readouterr().out.count("computes there in float32") == 1
+
+
+def test_balanced_classes_weigh_the_same():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weights = weigh_classes(labels, "balanced")
+    total = [weights[label] * (labels == label).sum() for label in range(3)]
+    assert total == pytest.approx([10 / 3] * 3)
+    assert weigh_classes(labels, "none") is None
+
+
+def test_class_weights_change_training_and_leave_validation(tmp_path):
+    """With equal weights for equal classes nothing changes, else it does."""
+    plain, _ = train(tmp_path / "a")
+    same, _ = train(tmp_path / "b", class_weight="none")
+    assert all(map(np.array_equal, plain, same))
+    other, _ = train(tmp_path / "c", class_weight="balanced")
+    assert not all(map(np.array_equal, plain, other))
