@@ -21,7 +21,7 @@ IMAGE_SIZE = 64
 def run_both(options: argparse.Namespace) -> Iterator[tuple[float, float]]:
     """For each seed the guide's accuracy, and Thaw's."""
     with tempfile.TemporaryDirectory() as folder:
-        project = Project(Path(folder))
+        project = Project.create(Path(folder))
         project.set(RECIPE)
         project.use(options.data, options.weights, IMAGE_SIZE)
         for seed in options.seeds:

@@ -195,7 +195,7 @@ def main() -> None:
         head, *workers = hosts
         print(f"head {head.address}, workers on", end=" ")
         print(*(worker.address for worker in workers), sep=" and ", flush=True)
-        project = Project(Path(folder, "project"))
+        project = Project.create(Path(folder, "project"))
         project.set({"prepare": {"image_size": options.image_size}})
         project.repro("prepare")
         if options.rounds:

@@ -12,7 +12,7 @@ import numpy as np
 import openvino
 from PIL import Image
 
-from benchmarks.project import run
+from benchmarks.project import PARAMS, RECIPE, run
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
 from thaw.data.images import resize_image
@@ -26,13 +26,7 @@ from thaw.run.efficientnet import IMAGE, POOLED
 
 COUNT = 2048
 SECONDS = 8
-AUGMENT = {
-    "seed": 0,
-    "rotation": 0.15,
-    "translation": 0.1,
-    "horizontal_flip": True,
-    "contrast": 0.1,
-}
+AUGMENT = PARAMS["augment"] | RECIPE["augment"]
 
 
 def load_photographs(folder: Path, image_size: int) -> np.ndarray:

@@ -24,6 +24,7 @@ START = time.perf_counter()
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from benchmarks.project import PARAMS, RECIPE  # noqa: E402
 from thaw.network.backbone import build_backbone  # noqa: E402
 from thaw.network.backend import keras, make_deterministic  # noqa: E402
 
@@ -135,11 +136,12 @@ def main() -> None:
     options = parser.parse_args()
 
     make_deterministic(options.seed)
+    augment = PARAMS["augment"] | RECIPE["augment"]
     augmentation = [
-        keras.layers.RandomRotation(0.15),
-        keras.layers.RandomTranslation(0.1, 0.1),
+        keras.layers.RandomRotation(augment["rotation"]),
+        keras.layers.RandomTranslation(*[augment["translation"]] * 2),
         keras.layers.RandomFlip("horizontal"),
-        keras.layers.RandomContrast(0.1),
+        keras.layers.RandomContrast(augment["contrast"]),
     ]
     photographs = partial(
         Photographs,

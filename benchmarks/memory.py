@@ -58,7 +58,7 @@ def measure_stage(stage: str, folder: Path) -> float:
 def measure_all(count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        project = Project(folder)
+        project = Project.create(folder)
         project.set(SMALL)
         write_photographs(folder / "data" / "raw", count)
         return {stage: measure_stage(stage, folder) for stage in STAGES}

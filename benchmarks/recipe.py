@@ -35,15 +35,17 @@ def run_guide(options: argparse.Namespace) -> float:
 def run_thaw(options: argparse.Namespace, precision: str) -> dict[str, float]:
     """Seconds of the recipe, then of three changes to it, then of nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        project = Project(Path(folder))
+        project = Project.create(Path(folder))
         project.set(RECIPE)
         project.set({"extract": {"precision": precision}})
         project.use(options.data, options.weights, options.image_size)
-        seconds = {"the whole recipe": project.repro()}
+        seconds = {"the whole recipe": project.time_repro()}
         for label, change in CHANGES.items():
             project.set(change)
-            seconds[label] = project.repro()
-        seconds[NOTHING] = statistics.median(project.repro() for _ in range(5))
+            seconds[label] = project.time_repro()
+        seconds[NOTHING] = statistics.median(
+            project.time_repro() for _ in range(5)
+        )
         return seconds
 
 

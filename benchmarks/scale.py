@@ -64,7 +64,7 @@ def measure() -> dict:
         with tempfile.TemporaryDirectory() as folder:
             photographs = Path(folder, "photographs")
             write_photographs(photographs, count)
-            project = Project(Path(folder, "project"))
+            project = Project.create(Path(folder, "project"))
             project.set({"prepare": {"source": "folder"}})
             project.set({"extract": {"views": VIEWS}})
             weights = next(ROOT.glob("weights/*.h5"))
@@ -72,7 +72,7 @@ def measure() -> dict:
             project.repro("check")
             seconds, kept = {}, {}
             for stage in STAGES:
-                seconds[stage] = project.repro("--single-item", stage)
+                seconds[stage] = project.time_repro("--single-item", stage)
             for stage, out in OUTS.items():
                 kept[stage] = measure_size(project.folder / out)
             split = {

@@ -2,40 +2,24 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from filelock import FileLock
+from programs import run
 from samples import IMAGES, WIDTHS, read, write_photographs
 
-from thaw.data.dataset import Dataset
-from thaw.files.text import write_json
-from thaw.network.backbone import build_backbone
+from benchmarks import project
+from benchmarks.project import ROOT, list_ran
 
-ROOT = Path(__file__).parent.parent
-
-STAGES = [
-    "check",
-    "prepare",
-    "extract",
-    "head",
-    "prefix",
-    "finetune",
-    "evaluate",
-    "report",
-]
-
+STAGES = project.read_stages("dvc.yaml")
+RESULTS = ["evaluate", "report"]
 
 # What requirements-scale.txt and no other brings, what a browser takes, and a
 # backend of Keras that no list names.
 OPTIONAL = ("boto3", "dvc_s3", "jax", "moto", "playwright", "ray", "torch")
-
-RESULTS = ["evaluate", "report"]
-
 
 # What a change re-runs after `check`; `finetune.blocks` is changed elsewhere.
 RERUNS = [
@@ -47,66 +31,41 @@ RERUNS = [
     ({"prepare__seed": 1}, STAGES[1:]),
 ]
 
+# Files that take longest, in the order in which two workers take them: one that
+# runs the pipeline, one that does not, and so on.
+LONG = (
+    "test_pipeline.py",
+    "test_train.py",
+    "test_network.py",
+    "test_survival.py",
+    "test_frozen.py",
+    "test_export.py",
+    "test_commands.py",
+    "test_run.py",
+    "test_report.py",
+)
 
-class Project:
-    """A copy of this repository to run DVC in."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what runs stages, and has the long files start first."""
+    for item in items:
+        if "fresh_project" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
-    def run(self, *command: str, **env: str) -> subprocess.CompletedProcess:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**os.environ, "PATH": path, **env},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
 
-    def dvc(self, *arguments: str, **env: str) -> str:
-        """Output of a DVC command that must succeed."""
-        done = self.run(sys.executable, "-m", "dvc", *arguments, **env)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+class Project(project.Project):
+    """A copy of this project whose commands come to their end."""
 
-    def repro(self, *arguments: str, **env: str) -> list[str]:
-        """The stages that DVC says it ran; `said` is all that was said."""
-        self.said = self.dvc("repro", *arguments, **env)
-        return [
-            line.split("'")[1]
-            for line in self.said.splitlines()
-            if line.startswith("Running stage")
-        ]
-
-    def set(self, **values: object) -> None:
-        """Changes params.yaml: section__key=value, or seed=value."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for name, value in values.items():
-            *sections, key = name.split("__")
-            section = params[sections[0]] if sections else params
-            section[key] = value
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
-
-    def copy(self, folder: Path) -> "Project":
-        shutil.copytree(self.folder, folder)
-        return Project(folder)
+    timeout = 300
 
 
 @pytest.fixture(scope="session")
 def fresh_project(tmp_path_factory) -> Project:
     """The tracked files, with small parameters and photographs; not yet run."""
     folder = tmp_path_factory.mktemp("fresh") / "project"
-    files = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True)
-    for name in files.splitlines():
-        if (ROOT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    for lock in ("dvc.lock", "export/dvc.lock"):
-        (folder / lock).unlink(missing_ok=True)
-    project = Project(folder)
+    project = Project.create(folder)
     write_photographs(folder / "data" / "raw")
     (folder / "data" / "raw" / "notes.txt").write_text("not a class")
     project.set(
@@ -123,43 +82,69 @@ def fresh_project(tmp_path_factory) -> Project:
         finetune__learning_rate=0.002,
         finetune__batch_size=8,
     )
-    for command in (
-        "git init --quiet",
-        "git config user.name tester",
-        "git config user.email tester@example.com",
-        "git add --all --force",  # the photographs, which Git ignores
-        "git commit --quiet --message start",
-    ):
-        subprocess.run(command.split(), cwd=folder, check=True)
+    run("git", "config", "user.name", "tester", cwd=folder)
+    run("git", "config", "user.email", "tester@example.com", cwd=folder)
+    # The photographs, too, which Git ignores.
+    run("git", "add", "--all", "--force", cwd=folder)
+    run("git", "commit", "--quiet", "--message", "start", cwd=folder)
     return project
 
 
-@pytest.fixture(scope="session")
-def reproduced(fresh_project, tmp_path_factory) -> Project:
-    """After one `dvc repro`, which nothing may leave or write to $HOME.
+# Of Python's `sitecustomize`: each program says where it connects to.
+SPY = """
+import sys
+def report(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        with open({log!r}, "a") as log:
+            print(event, args[-1], sys.argv, file=log)
+sys.addaudithook(report)
+"""
 
-    Its `home` and `sockets` are for looking at afterwards, and `spied` is the
-    environment that has them. Copy it to change it.
-    """
-    project = fresh_project.copy(tmp_path_factory.mktemp("run") / "project")
-    project.home = tmp_path_factory.mktemp("home")
-    spy = tmp_path_factory.mktemp("spy")
-    project.sockets = spy / "sockets.log"
-    # Every Python that DVC or a stage starts reports where it connects to.
-    (spy / "sitecustomize.py").write_text(
-        "import sys\n"
-        "def report(event, args):\n"
-        "    if event in ('socket.connect', 'socket.getaddrinfo'):\n"
-        f"        with open({str(project.sockets)!r}, 'a') as log:\n"
-        "            print(event, args[-1], sys.argv, file=log)\n"
-        "sys.addaudithook(report)\n"
-    )
-    project.spied = {
-        "HOME": str(project.home),
-        "PYTHONPATH": str(spy),
+
+@pytest.fixture(scope="session")
+def whole_run(fresh_project, tmp_path_factory) -> Path:
+    """A folder with a project after one `dvc repro`: one for all workers."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each worker has a folder below it
+    folder = root / "whole_run"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "said.txt").exists():
+            for name in ("home", "spy"):
+                (folder / name).mkdir(parents=True)
+            spy = SPY.format(log=str(folder / "sockets.log"))
+            (folder / "spy/sitecustomize.py").write_text(spy)
+            project = fresh_project.copy(folder / "project")
+            project.repro(**spy_on(folder))
+            (folder / "said.txt").write_text(project.said)
+    return folder
+
+
+def spy_on(whole_run: Path) -> dict[str, str]:
+    """The environment of a run that is spied upon."""
+    return {
+        "HOME": str(whole_run / "home"),
+        "PYTHONPATH": str(whole_run / "spy"),
         "CI": "",
     }
-    project.ran = project.repro(**project.spied)
+
+
+@pytest.fixture(scope="session")
+def reproduced(whole_run, tmp_path_factory) -> Project:
+    """After one `dvc repro`, which nothing may leave or write to $HOME.
+
+    Its `home` and `sockets` are for looking at afterwards, `spied` is the
+    environment that has them; `said` is what the run said, and `ran` the stages
+    that it ran. Copy it to change it.
+    """
+    project = Project(whole_run / "project").copy(
+        tmp_path_factory.mktemp("run") / "project"
+    )
+    project.home = whole_run / "home"
+    project.sockets = whole_run / "sockets.log"
+    project.spied = spy_on(whole_run)
+    project.said = (whole_run / "said.txt").read_text()
+    project.ran = list_ran(project.said)
     return project
 
 
@@ -174,6 +159,8 @@ def exported(reproduced, tmp_path_factory) -> Project:
 
 @pytest.fixture(scope="module")
 def checkpoint():
+    from thaw.network.backbone import build_backbone
+
     (weights,) = (ROOT / "weights").glob("*.weights.h5")
     return build_backbone("EfficientNetB0", "file", weights, 32)
 
@@ -188,6 +175,10 @@ def b0(checkpoint):
 
 @pytest.fixture
 def dataset(tmp_path):
+    """24 images of noise in each split, of three classes."""
+    from thaw.data.dataset import Dataset
+    from thaw.files.text import write_json
+
     for split in ("train", "validation", "test"):
         (tmp_path / "prepared" / split).mkdir(parents=True)
         np.save(tmp_path / "prepared" / split / "images.npy", IMAGES)
@@ -220,9 +211,14 @@ def thaw(project, *arguments, **env):
 def committed(reproduced, tmp_path_factory):
     """With its results in Git, and its predictions free to change."""
     project = reproduced.copy(tmp_path_factory.mktemp("committed") / "project")
-    for command in (["add", "--all"], ["commit", "--quiet", "-m", "results"]):
-        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    commit(project, "results")
     return project
+
+
+def commit(project, message):
+    """Commits all that Git does not ignore."""
+    run("git", "add", "--all", cwd=project.folder)
+    run("git", "commit", "--quiet", "-m", message, cwd=project.folder)
 
 
 @pytest.fixture
@@ -235,26 +231,6 @@ def raw(tmp_path):
 
 def list_checkpoints(project):
     return sorted((project.folder / ".dvc/tmp/thaw").glob("*-*"))
-
-
-def start(project, *command, **env):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env={**os.environ, "PATH": path, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def read_until(program, words):
-    for line in program.stdout:
-        if words in line:
-            return
-    raise AssertionError(program.stderr.read())
 
 
 @pytest.fixture

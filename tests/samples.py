@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.project import PARAMS
 from thaw.files.atomic import link_folder, new_folder
 from thaw.prepare.pack import prepare_dataset
 from thaw.run.checkpoints import Checkpoint
@@ -78,17 +79,14 @@ IMAGES = RNG.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
 
 LABELS = np.arange(24) % 3
 
-AUGMENT = {
-    "seed": 0,
+AUGMENT = PARAMS["augment"] | {
     "rotation": 0.1,
-    "translation": 0.1,
     "horizontal_flip": True,
     "contrast": 0.2,
 }
+STILL = dict.fromkeys(AUGMENT, 0) | {"horizontal_flip": False}
 
 ROWS = np.arange(24)
-
-STILL = dict.fromkeys(AUGMENT, 0) | {"horizontal_flip": False}
 
 
 def read(path):

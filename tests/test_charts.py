@@ -4,9 +4,9 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from samples import ODD
 
+from benchmarks.project import ROOT
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras
 from thaw.network.head import build_head, join_head

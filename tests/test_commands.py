@@ -3,15 +3,16 @@
 import csv
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import RERUNS, ROOT, Project, thaw
+from conftest import RERUNS, Project, commit, thaw
 from dvc.repo import Repo
+from programs import run
 
+from benchmarks.project import ROOT
 from thaw.commands import plan, predict
 from thaw.commands.compare import match_images
 from thaw.commands.estimates import ESTIMATES
@@ -137,8 +138,7 @@ def test_two_revisions_are_compared_beside_the_workspace(committed, tmp_path):
         line[column] = "nothing"
     path.write_text("\n".join([head, *map(",".join, wrong)]) + "\n")
     project.dvc("commit", "--force", "evaluate")
-    for command in (["add", "--all"], ["commit", "--quiet", "-m", "worse"]):
-        subprocess.run(["git", *command], cwd=project.folder, check=True)
+    commit(project, "worse")
     # Below the clone's root, too.
     done = Project(project.folder / "data").run(
         sys.executable, "-m", "thaw", "compare", "HEAD~1",
@@ -154,8 +154,7 @@ def test_two_revisions_are_compared_beside_the_workspace(committed, tmp_path):
     assert "finetuned, HEAD~1 against HEAD, on the same" in done.stdout
     assert f"{hits} images right only after, 0 only before" in done.stdout
     assert not path.exists()
-    changes = ["git", "status", "--porcelain"]
-    assert not subprocess.check_output(changes, cwd=project.folder)
+    assert not run("git", "status", "--porcelain", cwd=project.folder)
 
 
 def test_images_are_matched_by_bytes_and_label():

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+from benchmarks.project import ROOT
 from thaw.files.text import read_yaml
 from thaw.report.ending import is_at_hand
 from thaw.run.dvc_files import list_outs

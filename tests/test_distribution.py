@@ -11,8 +11,9 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import ROOT, read_until, start
+from programs import finish, read_until
 
+from benchmarks.project import ROOT
 from thaw.errors import InputError
 from thaw.network.backend import keras
 from thaw.train.distribution import find_processes
@@ -89,7 +90,7 @@ def test_a_killed_process_ends_the_others(
     project = reproduced.copy(tmp_path / "project")
     project.set(head__epochs=3000)
     dvc = [sys.executable, "-m", "dvc", "repro", "--single-item", "head"]
-    program = start(project, *dvc, THAW_LAUNCHER=LAUNCHER, **options)
+    program = project.start(*dvc, THAW_LAUNCHER=LAUNCHER, **options)
     read_until(program, "epoch  3/3000")
     stages = {
         p.environ()["KERAS_DISTRIBUTION_PROCESS_ID"]: p
@@ -99,17 +100,17 @@ def test_a_killed_process_ends_the_others(
     stages.pop(str(victim)).kill()
     _, alive = psutil.wait_procs(stages.values(), timeout=30)
     assert not alive
-    _, errors = program.communicate(timeout=30)
+    _, errors = finish(program)
     assert program.returncode != 0
     lines = [line for line in errors.splitlines() if "DVC" not in line]
     ours = [line for line in lines if line.startswith("thaw: ")]
     assert len(ours) == 1 and "another process" in ours[0]
     assert "Traceback" not in errors and "***" not in errors
     if victim == 1:
-        again = start(project, *dvc, **options)
+        again = project.start(*dvc, **options)
         read_until(again, "goes on from a run that was cut off")
         again.terminate()
-        again.communicate()
+        finish(again)
 
 
 def test_another_backend_says_one_line(reproduced, tmp_path):
@@ -162,7 +163,9 @@ def test_any_shell_starts_the_launcher(tmp_path, shell, stage):
         env = {"PATH": path}
         if launcher:
             env["THAW_LAUNCHER"] = launcher
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=env, stdout=subprocess.PIPE, text=True, timeout=60
+        )
         assert done.stdout == launcher.removeprefix("echo ") + expected
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from benchmarks.project import ROOT
 from thaw.__main__ import make_parser
 from thaw.errors import InputError
 from thaw.run.params import check_name

@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, thaw
+from conftest import thaw
 from PIL import Image
 from samples import draw_stripes, write_photographs
 
+from benchmarks.project import ROOT
 from thaw.commands import predict
 from thaw.data.images import decode_image, resize_image
 from thaw.errors import InputError

@@ -3,14 +3,12 @@
 import hashlib
 import json
 import math
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from networks import as_list, make_training
+from programs import run_python
 from samples import IMAGES
 
 from thaw.errors import InputError
@@ -191,7 +189,7 @@ def test_keras_is_imported_without_what_nobody_uses():
         "assert not {'matplotlib', 'sklearn'} & set(sys.modules); "
         "import matplotlib, sklearn"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    run_python(code)
 
 
 @pytest.mark.parametrize("blocks", [1, 5, "all"])
@@ -280,7 +278,7 @@ def test_a_saved_model_has_the_same_bytes_and_predictions(tmp_path):
         "assert numpy.array_equal(model.predict(numpy.load('images.npy'), "
         "verbose=0), numpy.load('expected.npy'))"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    run_python(program, cwd=tmp_path)
 
 
 def test_hostile_and_broken_models_are_refused(tmp_path):

@@ -2,16 +2,16 @@
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
 from dvc.utils.hydra import apply_overrides
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from programs import run
 
+from benchmarks.project import ROOT
 from thaw.errors import InputError
 from thaw.run import params
 from thaw.run.efficientnet import VARIANTS
@@ -115,7 +115,7 @@ def test_the_way_back_is_told_where_there_is_one(tmp_path, monkeypatch):
 
     def git(*arguments):
         about = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
-        subprocess.run(["git", *about, *arguments], cwd=tmp_path, check=True)
+        run("git", *about, *arguments, cwd=tmp_path)
 
     def refuse():
         with pytest.raises(InputError, match="digits, folder or tfds") as error:

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,10 +11,12 @@ import yaml
 from conftest import (
     RERUNS,
     RESULTS,
-    ROOT,
     STAGES,
+    commit,
 )
+from programs import run, run_python
 
+from benchmarks.project import ROOT, list_ran
 from thaw.network.model_file import read_info
 
 ALL = STAGES[1:]
@@ -327,27 +328,16 @@ def test_a_stage_that_fails_leaves_no_partial_artefact(reproduced, tmp_path):
     assert not (project.folder / "data/prepared").exists()
     assert not list((project.folder / "data").glob(".*unfinished"))
     assert (project.folder / "data/features").exists()
-    subprocess.run(
-        ["git", "checkout", "--quiet", "data/raw"],
-        cwd=project.folder,
-        check=True,
-    )
+    run("git", "checkout", "--quiet", "data/raw", cwd=project.folder)
     project.dvc("checkout")
     assert (project.folder / "data/prepared/train/images.npy").exists()
 
 
 def test_an_experiment_sets_a_depth(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
-    subprocess.run(["git", "add", "-A"], cwd=project.folder, check=True)
-    subprocess.run(
-        ["git", "commit", "-qm", "run"], cwd=project.folder, check=True
-    )
+    commit(project, "run")
     output = project.dvc("exp", "run", "-S", "finetune.blocks=0")
-    ran = [
-        line.split("'")[1]
-        for line in output.splitlines()
-        if line.startswith("Running stage")
-    ]
+    ran = list_ran(output)
     assert sorted(ran) == sorted(["check", "prefix", "finetune", *RESULTS])
     assert "thawed: the head alone" in output
     plan = json.loads(
@@ -363,7 +353,7 @@ def test_stages_without_a_network_import_neither_keras_nor_tensorflow(stage):
         f"import sys, stages.{stage}; "
         "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    run_python(program)
 
 
 def test_prepared_data_are_what_the_design_says(reproduced):
@@ -380,8 +370,8 @@ def test_prepared_data_are_what_the_design_says(reproduced):
 
 
 def test_the_model_is_an_artifact_of_the_registry(committed, tmp_path):
-    tag = ["git", "tag", "-a", "classifier@v1.0.0", "-m", "first"]
-    subprocess.run(tag, cwd=committed.folder, check=True)
+    tag = "git", "tag", "-a", "classifier@v1.0.0", "-m", "first"
+    run(*tag, cwd=committed.folder)
     target = tmp_path / "model.keras"
     committed.dvc("artifacts", "get", ".", "classifier", "--out", str(target))
     shipped = committed.folder / "models/finetuned.keras"

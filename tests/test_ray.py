@@ -2,12 +2,12 @@
 
 import hashlib
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from programs import run_python
+from samples import AUGMENT
 
 from thaw.data import blocks as data_blocks
 from thaw.data.blocks import Order, find_starts
@@ -20,14 +20,6 @@ from thaw.network.backend import keras
 from thaw.run.checkpoints import Checkpoint
 
 RNG = np.random.default_rng(0)
-
-AUGMENT = {
-    "seed": 0,
-    "rotation": 0.05,
-    "translation": 0.1,
-    "horizontal_flip": True,
-    "contrast": 0.1,
-}
 
 VIEWS = 3
 
@@ -222,4 +214,4 @@ def test_the_default_path_does_not_import_ray():
         "import sys, stages.extract, stages.prefix; "
         "assert 'ray' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    run_python(code)

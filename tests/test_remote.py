@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Project
+from conftest import Project
 
+from benchmarks.project import ROOT
 from thaw.run.checkpoints import identify
 
 pytestmark = pytest.mark.scale

@@ -3,7 +3,6 @@
 import csv
 import re
 import shutil
-import subprocess
 from collections import Counter
 from contextlib import chdir
 from html.parser import HTMLParser
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from programs import run
 from samples import ODD
 
 from stages import report
@@ -383,7 +383,7 @@ def test_next_step_depends_on_what_is_committed(tmp_path, monkeypatch):
 
     def git(*arguments):
         identity = ("-c", "user.name=a", "-c", "user.email=a@example.com")
-        subprocess.run(["git", *identity, *arguments], check=True)
+        run("git", *identity, *arguments, cwd=tmp_path)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import termios
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 from conftest import list_checkpoints
 from dvc.utils.serialize import dump_yaml
 from filelock import FileLock
+from programs import run, run_python
 from samples import write_photographs
 
 from thaw.errors import InputError
@@ -73,12 +73,8 @@ def test_only_a_backend_that_is_used_is_named(monkeypatch):
 def repository(tmp_path, monkeypatch):
     write_photographs(tmp_path / "raw", each=5)
     monkeypatch.chdir(tmp_path)
-    run("git init --quiet")
+    run("git", "init", "--quiet", cwd=tmp_path)
     return tmp_path
-
-
-def run(command):
-    subprocess.run(command.split(), check=True)
 
 
 def test_photographs_that_git_would_take_are_refused(repository):
@@ -95,7 +91,7 @@ def test_photographs_that_git_ignores_or_has_are_accepted(repository):
     (repository / ".gitignore").write_text("/raw\n")
     check_untracked("raw")
     (repository / ".gitignore").write_text("")
-    run("git add raw")
+    run("git", "add", "raw", cwd=repository)
     check_untracked("raw")
     shutil.copy("raw/both/00.jpg", "raw/both/new.jpg")
     with pytest.raises(InputError):
@@ -268,8 +264,7 @@ def test_the_key_follows_the_backend_of_keras(as_stage, tmp_path, monkeypatch):
     for chosen in ("tensorflow", ""):
         monkeypatch.setenv("KERAS_BACKEND", chosen)
         program = "import keras; print(keras.backend.backend())"
-        kerass = subprocess.check_output([sys.executable, "-c", program])
-        assert find_backend() == kerass.decode().split()[-1]
+        assert find_backend() == run_python(program).split()[-1]
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     assert make_key("head") == key
 

@@ -5,50 +5,41 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import yaml
-from conftest import OPTIONAL, list_checkpoints, read_until, start
+from conftest import OPTIONAL, list_checkpoints
+from programs import finish, read_until, wait_until
 from test_network import write_lambda
 
-RNG = np.random.default_rng(0)
-
-
-def list_hashes(project):
-    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())
-    return {
-        out["path"]: out["md5"]
-        for stage in lock["stages"].values()
-        for out in stage["outs"]
-    }
+from benchmarks.torture.runs import list_stages
 
 
 def start_over(reproduced, folder):
     """A copy in which no stage ever ran."""
     project = reproduced.copy(folder)
-    (project.folder / "dvc.lock").unlink()
+    project.forget_runs()
     shutil.rmtree(project.folder / ".dvc/cache")
     return project
 
 
 def kill(dvc, *also):
     """`kill -9` of DVC and of some of what it runs; the rest ends by itself."""
-    stages = psutil.Process(dvc.pid).children(recursive=True)
+    stages = list_stages(dvc)
     for program in (dvc, *(stages[i] for i in also)):
         program.kill()
     _, alive = psutil.wait_procs(stages, timeout=60)
-    dvc.communicate()
+    finish(dvc)
     assert not alive
 
 
 def check_same(project, reproduced, target):
-    hashes = list_hashes(project)
+    hashes = project.list_hashes()
     assert target in hashes
-    assert hashes.items() <= list_hashes(reproduced).items()
+    assert hashes.items() <= reproduced.list_hashes().items()
     assert list_checkpoints(project) == []
     assert not list(project.folder.rglob("*unfinished*"))
 
@@ -64,6 +55,13 @@ sys.meta_path.insert(0, Blocked)
 """
 
 
+def has_trained(project, stage, dvc):
+    """Whether a stage that DVC runs has kept an epoch."""
+    assert dvc.poll() is None, finish(dvc)
+    kept = project.folder / ".dvc/tmp/thaw"
+    return any(kept.glob(f"{stage}-*/training.npz"))
+
+
 def test_a_killed_run_goes_on_without_any_optional_package(
     reproduced, tmp_path
 ):
@@ -74,11 +72,8 @@ def test_a_killed_run_goes_on_without_any_optional_package(
     imported = project.run(sys.executable, "-c", "import ray", **env)
     assert "No module named 'ray'; blocked" in imported.stderr
     for stage in ("head", "finetune"):
-        dvc = start(project, sys.executable, "-m", "dvc", "repro", **env)
-        kept = project.folder / ".dvc/tmp/thaw"
-        while not list(kept.glob(f"{stage}-*/training.npz")):
-            assert dvc.poll() is None, dvc.communicate()
-            time.sleep(0.01)
+        dvc = project.start(sys.executable, "-m", "dvc", "repro", **env)
+        wait_until(partial(has_trained, project, stage, dvc))
         kill(dvc, -1)
     output = project.dvc("repro", "report", **env)
     assert "of 2 epochs" in output and "stages.head" not in output
@@ -88,18 +83,18 @@ def test_a_killed_run_goes_on_without_any_optional_package(
 def test_a_killed_stage_goes_on_to_the_same_hashes(reproduced, tmp_path):
     """DVC stays, and fails."""
     project = start_over(reproduced, tmp_path / "project")
-    dvc = start(project, sys.executable, "-m", "dvc", "repro", "extract")
+    dvc = project.start(sys.executable, "-m", "dvc", "repro", "extract")
     read_until(dvc, "running efficientnetb0")
-    stages = psutil.Process(dvc.pid).children(recursive=True)
+    stages = list_stages(dvc)
     stages[0].kill()
-    _, errors = dvc.communicate()
+    _, errors = finish(dvc)
     assert dvc.returncode and "extract" in errors
     _, alive = psutil.wait_procs(stages, timeout=60)
     assert not alive
     project.dvc("repro", "extract")
-    hashes = list_hashes(project)
+    hashes = project.list_hashes()
     assert "data/features" in hashes
-    assert hashes.items() <= list_hashes(reproduced).items()
+    assert hashes.items() <= reproduced.list_hashes().items()
     assert not list(project.folder.rglob("*unfinished*"))
 
 
@@ -111,22 +106,22 @@ def test_a_stage_ends_with_the_dvc_that_started_it(reproduced, tmp_path):
         "import subprocess, sys; "
         f"subprocess.run([sys.executable, *{stage}], check=False)"
     )
-    dvc = start(project, sys.executable, "-c", program, DVC_STAGE="finetune")
+    dvc = project.start(sys.executable, "-c", program, DVC_STAGE="finetune")
     read_until(dvc, "epoch  2/5000")
     (stage,) = psutil.Process(dvc.pid).children()
     dvc.kill()
     _, alive = psutil.wait_procs([stage], timeout=60)
     assert not alive
-    dvc.communicate()
+    finish(dvc)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_stage_says_one_line(reproduced, tmp_path, number):
     project = reproduced.copy(tmp_path / "project")
-    stage = start(project, sys.executable, "-m", "stages.extract")
+    stage = project.start(sys.executable, "-m", "stages.extract")
     read_until(stage, "running efficientnetb0")
     stage.send_signal(number)
-    _, errors = stage.communicate()
+    _, errors = finish(stage)
     assert stage.returncode == 130
     assert errors == "thaw: interrupted; `dvc repro` goes on\n"
     assert not list(project.folder.rglob("*unfinished*"))
@@ -134,11 +129,13 @@ def test_an_interrupted_stage_says_one_line(reproduced, tmp_path, number):
 
 def test_ctrl_c_while_a_stage_imports_says_one_line(fresh_project):
     """Whatever the libraries do with exceptions of their own."""
-    stage = start(fresh_project, sys.executable, "-m", "stages.finetune")
-    while "libtensorflow" not in Path(f"/proc/{stage.pid}/maps").read_text():
-        assert stage.poll() is None
+    stage = fresh_project.start(sys.executable, "-m", "stages.finetune")
+    maps = Path(f"/proc/{stage.pid}/maps")
+    wait_until(
+        lambda: stage.poll() is not None or "libtensorflow" in maps.read_text()
+    )
     stage.send_signal(signal.SIGINT)
-    _, errors = stage.communicate()
+    _, errors = finish(stage)
     assert stage.returncode == 130
     assert errors == "thaw: interrupted\n"
 
@@ -161,6 +158,7 @@ def test_a_disk_without_room_gives_one_line(reproduced, tmp_path, stage, size):
         capture_output=True,
         text=True,
         preexec_fn=limit_files(size),
+        timeout=project.timeout,
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

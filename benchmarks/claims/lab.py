@@ -108,7 +108,7 @@ class Lab:
         """Prepared by the stage, once."""
         prepared = self.folder / "data" / "prepared"
         if not prepared.exists():
-            project = Project(self.folder)
+            project = Project.create(self.folder)
             project.set(self.options)
             project.repro("prepare")
         return Dataset(prepared)

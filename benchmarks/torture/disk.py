@@ -1,7 +1,6 @@
 """Disks too small for the results."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +30,7 @@ def fill_disk(folder: Path, options) -> Iterator[str]:
 
 
 def run_there(original, folder: Path) -> str:
-    shutil.copytree(original.folder, folder, symlinks=True)
-    project = type(original).__new__(type(original))
-    project.folder = folder
-    output = start(project, "-m", "dvc", "repro").communicate()[0]
+    output = start(original.copy(folder), "-m", "dvc", "repro").communicate()[0]
     half = [str(p) for p in folder.rglob("*unfinished*")]
     lines = [x for x in output.splitlines() if x.startswith(("thaw:", "ERROR"))]
     return f"{lines or 'enough'}; half-written: {half or 'none'}" + (

@@ -84,7 +84,7 @@ def count_bad_files(folder: Path, options) -> Iterator[str]:
             draw(rng, 64).save(raw / kind / f"{number:03d}.png")
     for name, data in (bad | good).items():
         (raw / "a" / name).write_bytes(data)
-    project = Project(folder / "project")
+    project = Project.create(folder / "project")
     project.set({"prepare": {"source": "folder", "path": str(raw)}})
     project.repro("prepare")
     prepared = project.folder / "data/prepared"

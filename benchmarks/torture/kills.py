@@ -9,7 +9,6 @@ from pathlib import Path
 from benchmarks.project import PIPELINES
 from benchmarks.torture.runs import (
     forget_results,
-    list_hashes,
     list_leftovers,
     list_stages,
     make_project,
@@ -24,7 +23,7 @@ def kill_runs(folder: Path, options) -> Iterator[str]:
     rng = random.Random(options.seed)
     project = make_project(folder / "project")
     project.repro(*PIPELINES)
-    expected = list_hashes(project)
+    expected = project.list_hashes()
     kills, runs, wrong, left = 0, 0, 0, 0
     hit = {}
     while kills < options.kills:
@@ -33,7 +32,7 @@ def kill_runs(folder: Path, options) -> Iterator[str]:
             hit[stage] = hit.get(stage, 0) + 1
             kills += 1
         runs += 1
-        wrong += list_hashes(project) != expected
+        wrong += project.list_hashes() != expected
         left += bool(list_leftovers(project))
     yield "during " + ", ".join(f"{k} {n}" for k, n in sorted(hit.items()))
     yield (

@@ -1,15 +1,13 @@
 """Runs of a small project: started, cut off, compared."""
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
-import yaml
 
-from benchmarks.project import PIPELINES, Project
+from benchmarks.project import Project
 
 # The default data, and a little of everything.
 QUICK = {
@@ -21,24 +19,14 @@ QUICK = {
 
 
 def make_project(folder: Path) -> Project:
-    project = Project(folder)
+    project = Project.create(folder)
     project.set(QUICK)
     return project
 
 
-def start(project: Project, *arguments: str, **options) -> subprocess.Popen:
-    """Starts Python in a session of its own."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=project.folder,
-        env={**os.environ, "PATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
+def start(project: Project, *arguments: str) -> subprocess.Popen:
+    """Starts Python, all that it says in one stream."""
+    return project.start(sys.executable, *arguments, stderr=subprocess.STDOUT)
 
 
 def list_stages(dvc: subprocess.Popen) -> list[psutil.Process]:
@@ -47,20 +35,6 @@ def list_stages(dvc: subprocess.Popen) -> list[psutil.Process]:
         return psutil.Process(dvc.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
-
-
-def list_hashes(project: Project) -> dict[str, str]:
-    """Of every output, as the locks have them."""
-    locks = [
-        yaml.safe_load((project.folder / x).with_suffix(".lock").read_text())
-        for x in PIPELINES
-    ]
-    return {
-        out["path"]: out["md5"]
-        for lock in locks
-        for stage in lock["stages"].values()
-        for out in stage["outs"]
-    }
 
 
 def forget_results(project: Project) -> None:
