@@ -8,11 +8,17 @@ VENV := .venv
 SCALE := .venv-scale
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench torture cluster lock clean
+.PHONY: repro quick test bench torture cluster lock clean
 
 repro: $(VENV)/installed
 	dvc repro
 	dvc metrics diff --all
+
+# The inner loop, a minute: what runs no stage and does not train for long.
+quick: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	pytest -m "not slow and not scale"
 
 test: $(VENV)/installed $(SCALE)/installed
 	ruff check .

@@ -46,6 +46,15 @@ LONG = (
 )
 
 
+def slow(*rows: object) -> list:
+    """Rows of parameters that `make quick` leaves out."""
+    mark = pytest.mark.slow
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=mark)
+        for row in rows
+    ]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what runs stages, and has the long files start first."""
     for item in items:

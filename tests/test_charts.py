@@ -23,6 +23,7 @@ def test_long_names_keep_both_ends():
     assert cut_middle("short", 16) == "short"
 
 
+@pytest.mark.slow
 def test_heat_is_that_of_a_true_gradient():
     tensorflow = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":

@@ -15,6 +15,8 @@ from thaw.files.text import read_yaml
 from thaw.report.ending import is_at_hand
 from thaw.run.dvc_files import list_outs
 
+pytestmark = pytest.mark.slow
+
 # A stage that writes what DVC tells it, beside a room as dependency.
 PIPELINE = """\
 stages:

@@ -1,6 +1,7 @@
 """Views, blocks of rows, kept activations."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import AUGMENT, IMAGES, ROWS, STILL
@@ -8,7 +9,9 @@ from samples import AUGMENT, IMAGES, ROWS, STILL
 from thaw.data import blocks as data_blocks
 from thaw.data.activations import KeptViews
 from thaw.data.blocks import Order, choose_block
+from thaw.data.dataset import Dataset
 from thaw.data.views import augment_images
+from thaw.errors import InputError
 
 RNG = np.random.default_rng(0)
 
@@ -117,3 +120,22 @@ def test_translation_is_a_share_of_the_side():
     for axis in (0, 1):
         assert -13.5 < moved[:, axis].min() < -11
         assert 11 < moved[:, axis].max() < 13.5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda a: np.save(a / "labels.npy", np.full(24, 3, np.int32)),
+            "label 3",
+        ),
+        (lambda a: np.save(a / "images.npy", IMAGES / 255), "of uint8 in"),
+        (lambda a: (a / "images.npy").write_bytes(b"\x93NUMPY"), "whole array"),
+        (lambda a: (a / "images.npy").write_bytes(b"no"), "whole array"),
+    ],
+    ids=["labels", "scaled", "cut", "other"],
+)
+def test_spoilt_data_are_refused(dataset, spoil, words):
+    spoil(dataset.folder / "train")
+    with pytest.raises(InputError, match=words):
+        Dataset(dataset.folder).open_labels("train")

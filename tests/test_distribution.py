@@ -176,6 +176,7 @@ def test_a_rank_out_of_range_is_refused(monkeypatch):
         find_processes()
 
 
+@pytest.mark.slow
 def test_the_launcher_ends_as_the_first_failure_does(tmp_path):
     program = (
         "import os, sys, time; "

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from conftest import slow
 from networks import as_list
 from samples import AUGMENT, IMAGES
 
@@ -65,7 +66,7 @@ def predict(network, inputs):
     return outs
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", *slow("bfloat16")])
 def test_the_frozen_network_agrees_with_keras(b0, precision):
     tap = find_tap(b0)
     network = freeze_model(get_part(b0, IMAGE, tap, POOLED), precision, "uint8")
@@ -88,6 +89,7 @@ def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
     assert np.array_equal(whole[5:9], part)
 
 
+@pytest.mark.slow
 def test_two_threads_may_run_the_frozen_network_at_once(b0):
     network = freeze_model(get_part(b0, IMAGE, POOLED), "float32", "uint8")
     sets = [np.roll(np.repeat(IMAGES, 4, axis=0), i, axis=0) for i in range(4)]
@@ -99,6 +101,7 @@ def test_two_threads_may_run_the_frozen_network_at_once(b0):
             assert np.array_equal(got, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_kept_activations_give_the_logits_of_the_images(b0, precision):
     model = join_head(b0, build_head(1280, 3, dropout=0.2))
@@ -130,6 +133,7 @@ def run_part(model, start, ends, inputs, precision):
     }
 
 
+@pytest.mark.slow
 def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
     monkeypatch.setattr("thaw.frozen.network.can_use_openvino", lambda: False)
     part = get_part(b0, IMAGE, find_tap(b0), POOLED)
@@ -158,18 +162,14 @@ def test_activations_beyond_float16_are_noticed(tmp_path):
 
 @pytest.fixture
 def write(b0, tmp_path):
-    """Writes the pooled features of 24 images in two views."""
-    network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    """Writes the pooled features of 24 images in two views, scaled."""
 
     def write(scale=1.0, dtype="float16"):
-        run = network._engine.run
-
-        def scaled(batches, store, *rest):
-            run(batches, lambda s, r: store(s, [x * scale for x in r]), *rest)
-
-        network._engine.run = scaled
+        part = get_part(b0, IMAGE, POOLED)
+        (pooled,) = as_list(part.output)
+        scaled = keras.layers.Rescaling(scale)(pooled)
         FrozenPass(
-            network,
+            freeze_model(keras.Model(part.inputs, scaled), "auto", "uint8"),
             {POOLED: dtype},
             views=2,
             rows=dict.fromkeys(("train", "validation", "test"), 24),
@@ -206,7 +206,7 @@ def test_a_range_beyond_float16_is_kept_in_float32(write, capsys):
 
 def test_values_that_are_not_finite_are_refused(write):
     with pytest.raises(InputError, match="not finite"):
-        write(scale=np.nan)
+        write(scale=np.inf)
 
 
 def test_a_full_disk_is_foreseen(write, monkeypatch):

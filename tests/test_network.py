@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import slow
 from networks import as_list, make_training
 from programs import run_python
 from samples import IMAGES
@@ -56,6 +57,7 @@ def weights_files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_file_predicts_bit_for_bit_what_imagenet_does(
     weights_files, tmp_path, monkeypatch
 ):
@@ -89,6 +91,7 @@ def test_random_weights_are_the_same_in_every_stage():
         assert np.array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_division_is_there_exactly_with_a_variance(weights_files, b0):
     def count(model):
         return sum(isinstance(x, keras.layers.Rescaling) for x in model.layers)
@@ -98,6 +101,7 @@ def test_the_division_is_there_exactly_with_a_variance(weights_files, b0):
     assert count(b0) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["EfficientNetB1", "EfficientNetV2B0"])
 @pytest.mark.parametrize("file", ["new.weights.h5", "efficientnetb0_notop.h5"])
 def test_weights_of_another_variant_are_refused(weights_files, name, file):
@@ -123,37 +127,49 @@ def test_weights_that_mention_no_layer_are_refused(tmp_path):
         build_backbone("EfficientNetB0", "file", tmp_path / "x.weights.h5", 32)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+# The families; what else there is has more blocks of the same kinds.
+FAMILIES = ("EfficientNetB0", "EfficientNetV2B0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*FAMILIES, *slow(*(name for name in VARIANTS if name not in FAMILIES))],
+)
 def test_every_variant_thaws_whole_blocks_and_no_batchnorm(name):
     backbone = build_backbone(name, None, "", 32)
     blocks = list_blocks(backbone)
     assert len(blocks) == VARIANTS[name].blocks
     assert find_tap(backbone).startswith("block6a_")
-    for count in (0, 1, len(blocks) // 2, len(blocks), "all"):
-        plan = make_plan(backbone, count, tap_kept=True)
-        apply_plan(backbone, plan, drop_connect_rate=0.2)
-        number = len(blocks) if count == "all" else count
-        assert plan.blocks == blocks[len(blocks) - number :]
-        for layer in backbone.layers:
-            if not layer.weights:
-                continue
-            block = layer.name.split("_")[0]
-            on = (
-                block in plan.blocks
-                or (block == "top" and number > 0)
-                or (count == "all" and block == "stem")
-            )
-            normalizes = isinstance(
-                layer,
-                (keras.layers.BatchNormalization, keras.layers.Normalization),
-            )
-            assert layer.trainable == (on and not normalizes), layer.name
-        trainable = sum(math.prod(w.shape) for w in backbone.trainable_weights)
-        assert trainable == plan.trainable_parameters
-        for layer in backbone.layers:
-            if isinstance(layer, keras.layers.Dropout):
-                frozen = layer.name.split("_")[0] not in plan.blocks
-                assert (layer.rate == 0) == frozen
+    half = len(blocks) // 2
+    every = (0, 1, half, len(blocks), "all")
+    for count in every if name in FAMILIES else (half,):
+        check_plan(backbone, blocks, count)
+
+
+def check_plan(backbone, blocks, count):
+    """What a plan thaws is trainable, and nothing else."""
+    plan = make_plan(backbone, count, tap_kept=True)
+    apply_plan(backbone, plan, drop_connect_rate=0.2)
+    number = len(blocks) if count == "all" else count
+    assert plan.blocks == blocks[len(blocks) - number :]
+    for layer in backbone.layers:
+        block = layer.name.split("_")[0]
+        if isinstance(layer, keras.layers.Dropout):
+            assert (layer.rate == 0) == (block not in plan.blocks)
+        if not layer.weights:
+            continue
+        on = (
+            block in plan.blocks
+            or (block == "top" and number > 0)
+            or (count == "all" and block == "stem")
+        )
+        normalizes = isinstance(
+            layer,
+            (keras.layers.BatchNormalization, keras.layers.Normalization),
+        )
+        assert layer.trainable == (on and not normalizes), layer.name
+    trainable = sum(math.prod(w.shape) for w in backbone.trainable_weights)
+    assert trainable == plan.trainable_parameters
 
 
 @pytest.mark.parametrize(
@@ -162,9 +178,11 @@ def test_every_variant_thaws_whole_blocks_and_no_batchnorm(name):
         (0, POOLED, POOLED_FEATURES),
         (1, "block6d_add", CACHED),
         (4, "block6a_project_bn", TAP),
-        (8, "block4c_add", CACHED),
-        (9, "block4b_add", STREAMED),
-        (16, "stem_activation", STREAMED),
+        *slow(
+            (8, "block4c_add", CACHED),
+            (9, "block4b_add", STREAMED),
+            (16, "stem_activation", STREAMED),
+        ),
         ("all", IMAGE, STREAMED),
     ],
 )
@@ -183,6 +201,7 @@ def test_without_a_tap_its_depth_is_cached(b0):
     assert make_plan(b0, 4, tap_kept=False).activations == CACHED
 
 
+@pytest.mark.slow
 def test_keras_is_imported_without_what_nobody_uses():
     code = (
         "import sys, thaw.network.backend, thaw.train.loop; "
@@ -192,7 +211,7 @@ def test_keras_is_imported_without_what_nobody_uses():
     run_python(code)
 
 
-@pytest.mark.parametrize("blocks", [1, 5, "all"])
+@pytest.mark.parametrize("blocks", [1, *slow(5, "all")])
 def test_folding_leaves_the_function_and_its_variables(b0, blocks):
     plan, model, batches = make_training(b0, blocks)
     suffix = get_part(model, plan.cut, LOGITS)
@@ -214,6 +233,7 @@ def test_folding_leaves_the_function_and_its_variables(b0, blocks):
     assert model.get_layer(LOGITS).bias.numpy().tolist() == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_v2_is_folded_too():
     backbone = build_backbone("EfficientNetV2B0", None, "", 32)
     for layer in backbone.layers:
@@ -258,6 +278,7 @@ def test_a_head_starts_from_the_features_as_they_are():
     np.testing.assert_allclose(normalized, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_saved_model_has_the_same_bytes_and_predictions(tmp_path):
     def save(path):
         make_deterministic(3)

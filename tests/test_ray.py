@@ -209,6 +209,7 @@ def test_stages_on_a_cluster_repeat_the_pipeline(reproduced, nodes, tmp_path):
     nodes.remove_node(worker)
 
 
+@pytest.mark.slow
 def test_the_default_path_does_not_import_ray():
     code = (
         "import sys, stages.extract, stages.prefix; "

@@ -185,33 +185,14 @@ def test_a_place_that_cannot_be_written_gives_one_line(reproduced, tmp_path):
     assert line.startswith("thaw: ") and "models" in line
 
 
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (
-            lambda a: np.save(a / "labels.npy", np.full(24, 3, np.int32)),
-            "label 3",
-        ),
-        (
-            lambda a: np.save(
-                a / "images.npy", np.zeros((24, 32, 32, 3), np.float32)
-            ),
-            "of uint8 in [0, 255]",
-        ),
-        (lambda a: (a / "images.npy").write_bytes(b"\x93NUMPY"), "whole array"),
-        (lambda a: (a / "images.npy").write_bytes(b"no"), "whole array"),
-    ],
-    ids=["labels", "scaled", "cut", "other"],
-)
-def test_data_that_someone_spoilt_give_one_line(
-    reproduced, tmp_path, spoil, words
-):
+def test_data_that_someone_spoilt_give_one_line(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
-    spoil(project.folder / "data/prepared/train")
+    labels = project.folder / "data/prepared/train/labels.npy"
+    np.save(labels, np.full(24, 3, np.int32))
     done = project.run(sys.executable, "-m", "stages.extract")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert words in line
+    assert "label 3" in line
 
 
 def test_a_strange_head_gives_one_line(reproduced, tmp_path):
