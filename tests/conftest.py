@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Project(project.Project):
-    """A copy of this project whose commands come to their end."""
+    """A copy of this project whose commands have a time limit."""
 
     timeout = 300
 
@@ -218,7 +218,7 @@ def thaw(project, *arguments, **env):
 
 @pytest.fixture(scope="module")
 def committed(reproduced, tmp_path_factory):
-    """With its results in Git, and its predictions free to change."""
+    """A copy with its results in Git; tests may change its predictions."""
     project = reproduced.copy(tmp_path_factory.mktemp("committed") / "project")
     commit(project, "results")
     return project

@@ -22,7 +22,7 @@ def end(program: subprocess.Popen) -> None:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = SECONDS):
-    """What the condition gives once it is true.
+    """Waits for a condition; returns what it gives once it is true.
 
     Raises:
         TimeoutError: It is false for so long.
@@ -53,7 +53,7 @@ def read_until(program: subprocess.Popen, words: str) -> None:
 
 
 def finish(program: subprocess.Popen) -> tuple[str, str]:
-    """The rest of what a program says, on both streams, until it ends.
+    """Waits for a program's end; returns the rest of its two streams.
 
     Raises:
         subprocess.TimeoutExpired: It does not end by itself.

@@ -177,7 +177,7 @@ def test_images_are_matched_by_bytes_and_label():
 
 
 def test_predictions_are_those_of_the_test_split(reproduced, results, tmp_path):
-    """The original files, through the program, against `evaluate`'s table."""
+    """The program reads the original files; `evaluate`'s table has the same."""
     scores, table, _, probabilities = results
     files = [f"data/raw/{row['path']}" for row in table]
     bad = tmp_path / "bad.jpg"
@@ -232,7 +232,7 @@ def test_a_folder_becomes_json(inside, capsys):
         ("photo.keras", "data/raw", "which classes it knows"),
     ],
 )
-def test_what_can_not_be_predicted_is_one_line(inside, model, path, message):
+def test_predict_refuses_what_it_can_not_read(inside, model, path, message):
     Path("photo.keras").write_bytes(b"no model")
     with pytest.raises(InputError, match=message):
         predict.main(model, [path], "table", 1, 0.0, "float32")
@@ -259,10 +259,10 @@ def test_a_plan_lists_what_dvc_runs(inside, change, expected):
     assert sorted(found) == sorted(expected)
 
 
-def test_a_plan_takes_a_number_for_what_dvc_takes_it_for(
+def test_a_plan_reads_a_number_as_dvc_reads_it(
     reproduced, tmp_path, monkeypatch
 ):
-    """However it is written, there and in DVC's own lock."""
+    """params.yaml and dvc.lock may write one number in several ways."""
     project = reproduced.copy(tmp_path / "project")
     monkeypatch.chdir(project.folder)
     text, lock = (Path(x).read_text() for x in ("params.yaml", "dvc.lock"))
@@ -288,7 +288,7 @@ def test_a_plan_takes_a_number_for_what_dvc_takes_it_for(
         assert status <= set(rerun)
 
 
-def test_a_plan_tells_depth_time_and_bytes_and_changes_nothing(reproduced):
+def test_a_plan_prints_depth_time_and_bytes_and_changes_nothing(reproduced):
     before = (reproduced.folder / "params.yaml").read_bytes()
     done = thaw(reproduced, "plan", "-S", "finetune.blocks=3")
     assert done.returncode == 0, done.stderr
@@ -352,7 +352,7 @@ def test_a_plan_counts_the_start_of_keras(reproduced):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_precision_is_refused_by_the_name_it_was_asked_by(reproduced):
+def test_a_wrong_precision_is_refused_by_its_option(reproduced):
     model = reproduced.folder / "models/finetuned.keras"
     with pytest.raises(InputError, match="--precision is bfloat8"):
         Classifier(model, "bfloat8")

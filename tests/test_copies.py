@@ -1,4 +1,4 @@
-"""Copies of photographs: which are found, and what becomes of them."""
+"""Copies of photographs: which `prepare` finds, and what it does with them."""
 
 import shutil
 
@@ -42,7 +42,7 @@ RNG = np.random.default_rng(0)
 
 
 def make_copies(raw):
-    """Of three test images, in train: equal, encoded again, brighter."""
+    """Copies three test images to train: equal, encoded again, brighter."""
     source = raw / "test" / "both"
     target = raw / "train" / "both"
     shutil.copy(source / "00.jpg", target / "equal.jpg")
@@ -90,7 +90,7 @@ def test_copies_can_be_refused(raw, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_copies_within_one_split_and_class_are_nobodys_business(raw, tmp_path):
+def test_copies_within_one_split_and_class_are_left_alone(raw, tmp_path):
     for split in ("train", "test"):
         folder = raw / split / "down"
         shutil.copy(folder / "00.jpg", folder / "copy.jpg")
@@ -116,7 +116,7 @@ def test_one_picture_under_two_labels_is_left_out(raw, tmp_path, capsys):
 
 
 def test_a_given_test_split_is_left_as_it_is(raw, tmp_path, capsys):
-    """Whatever labels and copies it has, also in itself."""
+    """It keeps wrong labels, and copies within itself."""
     source = raw / "test" / "both" / "00.jpg"
     shutil.copy(source, raw / "train" / "down" / "liar.jpg")
     shutil.copy(source, raw / "test" / "across" / "liar.jpg")
@@ -146,7 +146,7 @@ def test_a_class_that_is_all_copies_is_refused(raw, tmp_path):
 
 
 def test_splits_that_are_cut_share_no_picture(tmp_path, capsys):
-    """A given test split; train has copies of it and many of its own."""
+    """Train has copies of a given test split, and many of its own images."""
     raw = tmp_path / "raw"
     write_photographs(raw / "train", each=16, widths=WIDTHS)
     write_photographs(raw / "test", each=6, seed=1, widths=WIDTHS)
@@ -210,7 +210,7 @@ def test_many_copies_make_few_pairs():
 
 
 def test_a_burst_leaves_nothing_in_train(raw, tmp_path):
-    """More frames of one scene than are looked at for each of them."""
+    """One scene has more frames than the search compares with each of them."""
     write_photographs(raw / "validation", each=4, seed=9, widths=WIDTHS)
     scene = np.asarray(PHOTOGRAPH.resize((64, 64))).astype(int)
     for number in range(120):

@@ -83,7 +83,7 @@ def test_the_lock_names_outputs_and_the_cache_has_them(project):
     assert is_at_hand(outs["out.json"]) and not is_at_hand("0" * 32)
 
 
-def test_a_stage_is_told_the_workspace_also_in_a_copy(project):
+def test_dvc_names_the_workspace_even_in_a_copy(project):
     told = {"DVC_ROOT": str(project), "DVC_STAGE": "one"}
     assert json.loads((project / "out.json").read_text()) == told
     (project / "thaw/room/source.py").write_text("x = 2\n")

@@ -23,7 +23,7 @@ LAUNCHER = f"{sys.executable} -m thaw launch 2 --"
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
-    """JAX, which compiles once for all tests here."""
+    """Environment of JAX, which compiles once for all tests of this file."""
     return {
         "KERAS_BACKEND": "jax",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
@@ -43,7 +43,7 @@ def read_weights(project, name):
 
 @pytest.mark.scale
 def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
-    """Batches divide neither by the processes nor into the images."""
+    """Neither do the processes divide a batch, nor batches the images."""
     project = reproduced.copy(tmp_path / "project")
     project.set(
         head__batch_size=5,
@@ -86,7 +86,7 @@ def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
 def test_a_killed_process_ends_the_others(
     reproduced, tmp_path, options, victim
 ):
-    """And the next run goes on, alone."""
+    """The next run, of one process, resumes."""
     project = reproduced.copy(tmp_path / "project")
     project.set(head__epochs=3000)
     dvc = [sys.executable, "-m", "dvc", "repro", "--single-item", "head"]
@@ -113,7 +113,7 @@ def test_a_killed_process_ends_the_others(
         finish(again)
 
 
-def test_another_backend_says_one_line(reproduced, tmp_path):
+def test_several_processes_without_jax_give_one_line(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
     done = project.run(*LAUNCHER.split(), sys.executable, "-m", "stages.head")
     assert done.returncode == 1
@@ -141,7 +141,7 @@ def test_another_backend_says_one_line(reproduced, tmp_path):
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, (2, 1)),
     ],
 )
-def test_launchers_are_understood(monkeypatch, variables, found):
+def test_each_launcher_tells_its_processes(monkeypatch, variables, found):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert find_processes() == found
@@ -150,7 +150,7 @@ def test_launchers_are_understood(monkeypatch, variables, found):
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish"])
 @pytest.mark.parametrize("stage", ["head", "finetune"])
 def test_any_shell_starts_the_launcher(tmp_path, shell, stage):
-    """DVC takes $SHELL; zsh splits nothing, and sh without IFS is like it."""
+    """DVC runs $SHELL; zsh splits no variables, nor does sh without IFS."""
     (tmp_path / "python").write_text('#!/bin/sh\necho python "$@"\n')
     (tmp_path / "python").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"

@@ -88,7 +88,7 @@ def test_parameters_that_are_set_exist(page):
                 check_name(name)
 
 
-def test_a_parameter_that_is_none_is_noticed():
+def test_an_unknown_parameter_is_noticed():
     with pytest.raises(InputError):
         check_name("finetune.block")
 

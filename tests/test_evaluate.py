@@ -29,7 +29,7 @@ from thaw.network.temperature import calibrate
         ("head shipped", "head", 2, "Fine-tuning 2 blocks did not beat"),
     ],
 )
-def test_verdict(verdict, shipped, blocks, expected):
+def test_a_verdict_is_a_sentence(verdict, shipped, blocks, expected):
     evaluate = {
         "head": {"accuracy": 0.8},
         "finetuned": {"accuracy": 0.9},
@@ -42,7 +42,7 @@ def test_verdict(verdict, shipped, blocks, expected):
     assert "1,000 test images" in sentence
 
 
-def test_one_is_no_plural():
+def test_one_image_is_singular():
     score = {"accuracy": 1.0}
     evaluate = {"head": score, "finetuned": score, "n": 1}
     evaluate["gain_verdict"] = "within noise"
@@ -63,7 +63,7 @@ def test_one_is_no_plural():
         ("within noise", 0, 1),
     ],
 )
-def test_another_depth(verdict, blocks, expected):
+def test_a_verdict_suggests_a_depth(verdict, blocks, expected):
     evaluate, finetune = {"gain_verdict": verdict}, {"blocks": blocks}
     assert suggest_depth(evaluate, finetune, 16) == expected
 
@@ -127,7 +127,7 @@ def test_the_comparison_is_the_published_one():
     assert compare_hits(*pair(20, 16, 2, 12)).judge() == "worse"
 
 
-def test_what_is_not_sure_is_noise():
+def test_an_uncertain_difference_is_noise():
     assert compare_hits(*pair(90, 3, 7, 0)).judge() == "within noise"
     assert compare_hits(*pair(10, 0, 0, 5)).p_value == 1
     # Enough by itself, not among many.

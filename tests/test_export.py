@@ -108,7 +108,7 @@ def test_everything_before_an_export_is_brought_up_to_date(exported, tmp_path):
 
 
 def test_nothing_is_sent_or_left_in_home(reproduced, exported):
-    """All stages, every format of export, and what people run most."""
+    """All stages, every export format, and `predict` run under the spy."""
     arguments = "predict", "models/finetuned.keras", "data/raw/down"
     assert thaw(exported, *arguments, **reproduced.spied).returncode == 0
     assert not reproduced.sockets.exists(), reproduced.sockets.read_text()
@@ -234,7 +234,7 @@ def test_an_exported_keras_file_predicts_as_the_shipped_one(exported):
         assert one.top[0][1] == pytest.approx(other.top[0][1], abs=1e-4)
 
 
-def test_an_export_that_says_something_else_is_refused():
+def test_an_export_with_other_probabilities_is_refused():
     reference = np.array([[0.9, 0.1], [0.2, 0.8]])
     labels = np.array([0, 1])
     score = score_export(reference + 0.05, reference, reference, labels)
@@ -276,7 +276,7 @@ def test_the_card_names_the_data_that_were_used(exported, tmp_path):
     )  # four times 32, as docs/deploy.md has
 
 
-def test_images_to_check_are_spread_over_the_classes():
+def test_images_to_check_cover_the_classes():
     labels = np.repeat([0, 1, 2], [100, 20, 3])
     rows = pick_rows(labels, 33)
     assert list(np.bincount(labels[rows])) == [15, 15, 3]
@@ -288,7 +288,7 @@ def test_images_to_check_are_spread_over_the_classes():
 
 
 @pytest.mark.parametrize("gone", ["down/01.jpg", "down/02.jpg"])
-def test_a_test_image_that_is_gone_is_named(tmp_path, gone):
+def test_a_missing_test_image_is_named(tmp_path, gone):
     write_photographs(tmp_path, each=5)
 
     def open_folder():
@@ -331,7 +331,7 @@ def test_openvino_resizes_as_pillow_at_any_size(precision, off):
 
 
 def test_openvino_compiles_nothing_for_an_image_size(exported):
-    """Its Interpolate is compiled anew for each."""
+    """OpenVINO would compile Interpolate anew for each size."""
     import openvino
 
     path = exported.folder / "models/export/openvino/classifier.xml"
@@ -341,7 +341,7 @@ def test_openvino_compiles_nothing_for_an_image_size(exported):
 
 
 def test_the_page_runs_onnx_as_predict_does(exported, tmp_path):
-    """On a photograph that a telephone held upright has on its side."""
+    """The photograph is stored on its side, with a note that it is upright."""
     page = (ROOT / "docs/deploy.md").read_text()
     snippet = re.search(r"```python\n(import json\n.*?)```", page, re.DOTALL)[1]
     image = draw_stripes("across", RNG, 80)

@@ -40,13 +40,13 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("text", NUMBERS)
-def test_a_value_is_what_dvc_takes_it_for(tmp_path, text):
+def test_a_value_is_read_as_dvc_reads_it(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(f"seed: {text}\nhead: {{learning_rate: {text}}}\n")
     assert repr(read_yaml(path)) == repr(load_yaml(path))
 
 
-def test_an_array_takes_its_room_at_once(tmp_path):
+def test_an_array_is_allocated_at_once(tmp_path):
     path = tmp_path / "a.npy"
     array = create_array(path, (1000, 1000), "float32")
     assert path.stat().st_blocks * 512 >= array.nbytes

@@ -101,7 +101,7 @@ def raw(tmp_path):
 
 
 def refuse(path, classes="first"):
-    """What is said of a folder that is refused."""
+    """Returns the message that refuses a folder."""
     with pytest.raises(InputError) as refusal:
         open_folder(path, classes)
     assert "\n" not in str(refusal.value)
@@ -109,7 +109,7 @@ def refuse(path, classes="first"):
 
 
 def count_images(source):
-    """Class to images."""
+    """Counts the images of each class."""
     count = dict.fromkeys(source.classes, 0)
     for item in source.items:
         count[source.classes[item.label]] += 1
@@ -134,7 +134,9 @@ def test_links_to_files_and_of_the_whole_folder_are_followed(raw, tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["02.jpg", "raw/both", "/raw/both/0*"])
-def test_what_dvcignore_hides_is_refused(raw, tmp_path, monkeypatch, pattern):
+def test_photographs_hidden_by_dvcignore_are_refused(
+    raw, tmp_path, monkeypatch, pattern
+):
     from dvc.repo import Repo
 
     Repo.init(tmp_path, no_scm=True)
@@ -145,7 +147,7 @@ def test_what_dvcignore_hides_is_refused(raw, tmp_path, monkeypatch, pattern):
     assert ".dvcignore hides" in said and "raw/both/02.jpg" in said
 
 
-def test_all_that_is_wrong_is_said_at_once(raw, tmp_path):
+def test_all_faults_of_a_folder_are_named_at_once(raw, tmp_path):
     for name in ("empty", "hollow/inner", "rare", "odd"):
         (raw / name).mkdir(parents=True)
     shutil.copy(raw / "both/00.jpg", raw / "rare/1.jpg")
@@ -163,7 +165,7 @@ def test_all_that_is_wrong_is_said_at_once(raw, tmp_path):
     assert "__MACOSX" not in said
 
 
-def test_classes_that_train_has_not_are_all_named(tmp_path):
+def test_all_classes_missing_from_train_are_named(tmp_path):
     write_photographs(tmp_path / "train", each=6)
     for split, name in (("test", "new"), ("test", "other"), ("val", "new")):
         folder = tmp_path / split / name
@@ -182,7 +184,7 @@ def test_a_wrapper_folder_is_named(raw, tmp_path):
     assert open_folder(raw, "leaf").classes == ["across", "both", "down"]
 
 
-def test_a_flat_folder_is_told_so(raw):
+def test_images_without_class_folders_are_refused(raw):
     assert "5 images lie in no class folder" in refuse(raw / "both")
 
 
@@ -248,13 +250,13 @@ def test_text_beside_photographs_is_ignored_in_one_line(raw, tmp_path, capsys):
     ]
 
 
-def test_classes_that_differ_in_case_are_told(raw):
+def test_classes_that_differ_in_case_are_noted(raw):
     shutil.copytree(raw / "both", raw / "Both")
     (note,) = open_folder(raw).notes
     assert "classes that differ in case: Both, both" in note
 
 
-def test_classes_without_test_images_are_told(tmp_path, capsys):
+def test_classes_without_test_images_are_warned_of(tmp_path, capsys):
     write_photographs(tmp_path / "train", each=6)
     write_photographs(tmp_path / "test", each=2, seed=1)
     shutil.rmtree(tmp_path / "test/down")
@@ -264,7 +266,7 @@ def test_classes_without_test_images_are_told(tmp_path, capsys):
     assert "no image in validation" not in said
 
 
-def test_images_beside_split_folders_are_told(tmp_path):
+def test_images_beside_split_folders_are_noted(tmp_path):
     write_photographs(tmp_path / "Training", each=6)
     shutil.copytree(tmp_path / "Training/both", tmp_path / "extra")
     source = open_folder(tmp_path)

@@ -39,7 +39,7 @@ def run_at(network, images, precision):
 
 
 def test_keras_on_an_accelerator_runs_in_bfloat16():
-    """Compiled on the processor here, as an accelerator would have it."""
+    """The processor stands in for an accelerator: Keras compiles for it."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(16, 3)(inputs)
@@ -123,7 +123,7 @@ def test_kept_activations_give_the_logits_of_the_images(b0, precision):
 
 
 def run_part(model, start, ends, inputs, precision):
-    """What is kept of some layers: float16, but for pooled features."""
+    """Returns what is kept of some layers: float16, but for pooled features."""
     part = get_part(model, start, *ends)
     network = freeze_model(part, precision, str(inputs.dtype))
     outputs = dict(zip(ends, predict(network, inputs), strict=True))
@@ -249,7 +249,7 @@ def run_network(tmp_path):
     return run
 
 
-def test_a_frozen_pass_goes_on_where_it_was(run_network, monkeypatch, capsys):
+def test_a_frozen_pass_resumes(run_network, monkeypatch, capsys):
     monkeypatch.setattr("thaw.frozen.passes.SECONDS_BETWEEN_NOTES", 1e-9)
     whole, images = run_network("whole")
     with pytest.raises(KeyboardInterrupt):

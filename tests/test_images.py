@@ -92,7 +92,7 @@ def make_transparent():
 
 
 def make_half():
-    """A download that was given its room and then cut off."""
+    """A file of full length whose second half a download never wrote."""
     data = encode(PHOTOGRAPH.resize((28, 28)))
     return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
 
@@ -115,7 +115,7 @@ def make_pgm():
 
 
 def make_heic(orientation=1, deep=False):
-    """As phones do: stored on its side, with notes of that in both places."""
+    """A telephone's file: stored on its side, which two notes say."""
     image = PHOTOGRAPH
     if orientation == 6:
         image = image.rotate(90, expand=True)
@@ -158,7 +158,7 @@ READABLE = {
 
 
 @pytest.mark.parametrize("kind", READABLE)
-def test_what_can_be_read_is_read_right(kind):
+def test_unusual_files_are_decoded(kind):
     data, expected = READABLE[kind]
     expected = np.asarray(expected.convert("RGB"))
     got = np.asarray(decode_image(data))
@@ -166,14 +166,14 @@ def test_what_can_be_read_is_read_right(kind):
     assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_what_is_transparent_is_white():
+def test_transparent_pixels_become_white():
     got = np.asarray(decode_image(make_transparent()))
     assert (got[:, :40] == 255).all()
     error = np.abs(got[:, 40:].astype(int) - np.asarray(PHOTOGRAPH)[:, 40:])
     assert error.mean() < 10
 
 
-def test_one_transparent_grey_is_white():
+def test_a_transparent_grey_becomes_white():
     got = np.asarray(decode_image(make_clear_grey()))
     assert (got[:, :10] == 255).all()
     expected = np.asarray(PHOTOGRAPH.convert("L").convert("RGB"))

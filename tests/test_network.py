@@ -147,7 +147,7 @@ def test_every_variant_thaws_whole_blocks_and_no_batchnorm(name):
 
 
 def check_plan(backbone, blocks, count):
-    """What a plan thaws is trainable, and nothing else."""
+    """Asserts that what a plan thaws is trainable, and nothing else."""
     plan = make_plan(backbone, count, tap_kept=True)
     apply_plan(backbone, plan, drop_connect_rate=0.2)
     number = len(blocks) if count == "all" else count
@@ -202,7 +202,7 @@ def test_without_a_tap_its_depth_is_cached(b0):
 
 
 @pytest.mark.slow
-def test_keras_is_imported_without_what_nobody_uses():
+def test_keras_imports_neither_matplotlib_nor_sklearn():
     code = (
         "import sys, thaw.network.backend, thaw.train.loop; "
         "assert not {'matplotlib', 'sklearn'} & set(sys.modules); "
@@ -266,7 +266,7 @@ def test_drift_is_measured(b0):
 
 
 def test_a_head_starts_from_the_features_as_they_are():
-    """Of 5 steps, from Keras's start, BatchNormalization knows nothing."""
+    """5 steps from Keras's start would teach BatchNormalization nothing."""
     features = RNG.normal(3, 0.1, (2, 30, 8)).astype(np.float32)
     head = build_head(8, 3, dropout=0.0)
     standardize_head(head, features)
@@ -333,7 +333,7 @@ def test_temperature_scaling_undoes_too_much_confidence():
     assert measure_calibration(proud, labels) > 0.2
 
 
-def test_without_an_error_there_is_nothing_to_fit():
+def test_without_an_error_the_temperature_is_1():
     logits = 5 * np.eye(3)
     assert fit_temperature(logits, np.arange(3)) == 1
 
@@ -344,7 +344,7 @@ def test_certain_predictions_stay_finite():
 
 
 def write_climbing(path):
-    """Its assets would land outside of their folder."""
+    """Adds an asset that would be unpacked outside its folder."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("assets/../../../../climbed.txt", "here")
 

@@ -50,7 +50,7 @@ def test_defaults_are_well_formed():
     ],
     ids=str,
 )
-def test_accepts(tmp_path, change):
+def test_right_values_are_accepted(tmp_path, change):
     load(tmp_path, change)
 
 
@@ -76,7 +76,7 @@ def test_a_number_may_be_written_in_any_way(tmp_path, line, text, value):
     assert getattr(found, line.split(":")[0]) == value
 
 
-def test_yes_is_a_text(tmp_path):
+def test_yes_is_text(tmp_path):
     path = write(tmp_path, "horizontal_flip: false", "horizontal_flip: yes")
     with pytest.raises(InputError, match='flip is "yes"; allowed: true or f'):
         params.load(path)
@@ -93,7 +93,7 @@ def test_yes_is_a_text(tmp_path):
     seed=st.integers(0, 2**32 - 1),
     style=st.sampled_from(["{!r}", "{:.17g}", "{:.16e}"]),
 )
-def test_what_an_override_writes_is_what_is_read(
+def test_an_override_is_read_back_as_written(
     tmp_path, rate, share, seed, style
 ):
     path = write(tmp_path, "", "")
@@ -110,7 +110,7 @@ def test_what_an_override_writes_is_what_is_read(
     assert loaded.seed == seed
 
 
-def test_the_way_back_is_told_where_there_is_one(tmp_path, monkeypatch):
+def test_git_checkout_is_advised_where_it_helps(tmp_path, monkeypatch):
     path = write(tmp_path, "source: digits", "source: folders")
 
     def git(*arguments):
@@ -185,7 +185,7 @@ def test_image_size_null_is_the_backbones_own(tmp_path):
     ],
     ids=str,
 )
-def test_refuses_in_one_line(tmp_path, change, words):
+def test_wrong_values_are_refused_in_one_line(tmp_path, change, words):
     with pytest.raises(InputError) as refusal:
         load(tmp_path, change)
     text = str(refusal.value)
@@ -218,7 +218,7 @@ def test_refuses_in_one_line(tmp_path, change, words):
     ],
     ids=lambda text: text[:20],
 )
-def test_refuses_what_is_no_mapping(tmp_path, text):
+def test_files_without_a_mapping_are_refused(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as refusal:
@@ -227,13 +227,13 @@ def test_refuses_what_is_no_mapping(tmp_path, text):
     assert str(refusal.value).startswith(str(path))
 
 
-def test_a_home_is_written_out(tmp_path):
+def test_a_tilde_is_refused_with_the_home_folder(tmp_path):
     with pytest.raises(InputError, match="knows no ~; allowed") as refusal:
         load(tmp_path, {"prepare.path": "~/photographs"})
     assert f'"{Path.home()}/photographs"' in str(refusal.value)
 
 
-def test_a_copy_of_the_workspace_lacks_what_is_not_committed(
+def test_a_path_missing_from_a_copy_of_the_workspace_is_explained(
     tmp_path, monkeypatch
 ):
     copy, workspace = tmp_path / "copy", tmp_path / "workspace"
@@ -267,7 +267,9 @@ def test_a_copy_of_the_workspace_lacks_what_is_not_committed(
     ],
     ids=str,
 )
-def test_a_checkpoint_of_characters_is_warned_of(tmp_path, change, warned):
+def test_the_checkpoint_of_characters_brings_a_warning(
+    tmp_path, change, warned
+):
     warning = load(tmp_path, change).warning_of_characters
     assert ("backbone.weights=imagenet" in (warning or "")) == warned
 

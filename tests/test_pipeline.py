@@ -138,7 +138,7 @@ def notice(pristine, monkeypatch):
 
 
 def follow(changed):
-    """Stages, and those that depend on what they write."""
+    """Returns stages and all that depend on what they write."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     outs = {
         stage: [
@@ -167,7 +167,7 @@ def follow(changed):
     ("change", "expected"), RERUNS, ids=lambda x: "-".join(x)
 )
 def test_a_change_reaches_what_depends_on_it(notice, change, expected):
-    """As above, by what DVC notices and the DAG; `check` writes the same."""
+    """Follows the DAG from what DVC notices; `check` writes the same bytes."""
     changed = notice(change)
     assert "check" in changed
     assert follow(changed - {"check"}) == {*expected}
@@ -273,7 +273,7 @@ def test_thaw_imports_no_stage():
 def test_shipped_model_differs_from_the_checkpoint_as_planned(
     reproduced,
 ):
-    """Read from the files, by plain Keras in another program."""
+    """Plain Keras reads the files in another program."""
     program = """
 import json, keras, numpy, warnings
 warnings.simplefilter("ignore")
@@ -298,7 +298,7 @@ print(json.dumps(changed))
 
 
 def test_shipped_model_scores_what_the_metrics_say(reproduced):
-    """Loaded by plain Keras in another program, fed the packed test images."""
+    """Plain Keras predicts the packed test images in another program."""
     program = """
 import json, keras, numpy
 model = keras.models.load_model("models/finetuned.keras")

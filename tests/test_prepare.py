@@ -137,7 +137,7 @@ def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
     assert len(open_array(tmp_path / "prepared/validation/labels.npy")) >= 3
 
 
-def test_a_set_of_no_catalogue_must_be_watched(tfds_folder):
+def test_prepare_path_must_name_a_set_of_ones_own(tfds_folder):
     for path in ("data/README.md", str(tfds_folder / "shades" / "other")):
         with pytest.raises(InputError, match=r"let prepare.path be .*shades"):
             open_source("tfds", path, "first", "shades", str(tfds_folder))
@@ -177,7 +177,7 @@ def test_every_bad_file_is_named_with_its_reason(raw, tmp_path, capsys):
     assert all(name.split("\n")[0] in said for name in names)
 
 
-def test_what_is_hidden_is_ignored_aloud(raw, tmp_path, capsys):
+def test_hidden_files_are_ignored_and_named(raw, tmp_path, capsys):
     folder = raw / "train" / "both"
     for name in (".cache", "__MACOSX"):
         (folder / name).mkdir()
@@ -200,7 +200,7 @@ def test_images_scaled_to_one_are_refused(tmp_path):
         prepare(open_folder(tmp_path / "raw"), tmp_path / "prepared")
 
 
-def test_decoding_goes_on_where_it_was(raw, tmp_path, monkeypatch, capsys):
+def test_decoding_resumes(raw, tmp_path, monkeypatch, capsys):
     clock = SimpleNamespace(monotonic=count().__next__)
     monkeypatch.setattr("thaw.prepare.decode.time", clock)
     monkeypatch.setattr("thaw.prepare.decode.SECONDS_BETWEEN_NOTES", 6)

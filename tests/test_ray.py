@@ -26,7 +26,7 @@ VIEWS = 3
 ROWS = {"train": 50, "validation": 17}
 
 
-def test_what_is_done_is_counted_in_blocks_on_a_cluster():
+def test_a_cluster_counts_what_is_done_in_blocks():
     orders = {"train": Order(10, 2, 4), "test": Order(5, 1, 4)}
     for done, here, there in (
         (0, (0, 0), (0, 0)),
@@ -60,7 +60,7 @@ def views(tmp_path_factory):
 
 @pytest.fixture
 def write(network, views, tmp_path, monkeypatch):
-    """Writes in blocks of 8 rows; a digest of each file, by name."""
+    """Writes in blocks of 8 rows; returns each file's digest by its name."""
     monkeypatch.setattr(data_blocks, "MOST_ROWS", 8)
 
     def write(name, cluster=None, kind=Checkpoint):
@@ -86,7 +86,7 @@ def write(network, views, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def nodes():
-    """A head that computes nothing, and a way to add nodes that do."""
+    """A Ray head without processors, to which tests add nodes."""
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(
@@ -141,7 +141,7 @@ def test_a_node_that_dies_costs_its_unfinished_part(
 
 
 class CutOff(Checkpoint):
-    """Of a run that is cut off after its first 30 images."""
+    """The checkpoint of a run that is cut off after its first 30 images."""
 
     def write(self, **note):
         super().write(**note)
@@ -150,7 +150,7 @@ class CutOff(Checkpoint):
 
 
 @pytest.mark.scale
-def test_what_was_begun_here_ends_there(
+def test_a_cluster_finishes_what_this_machine_began(
     write, two_workers, monkeypatch, capsys
 ):
     cluster, _ = two_workers
@@ -165,7 +165,9 @@ def test_what_was_begun_here_ends_there(
 
 
 @pytest.mark.scale
-def test_a_worker_says_what_it_lacks(write, two_workers, network, monkeypatch):
+def test_a_worker_without_the_precision_is_an_input_error(
+    write, two_workers, network, monkeypatch
+):
     cluster, _ = two_workers
     monkeypatch.setattr(network, "precision", "bfloat8")
     with pytest.raises(InputError, match="bfloat8; allowed"):
@@ -177,14 +179,14 @@ def extract(project, **env):
 
 
 @pytest.mark.scale
-def test_an_address_that_nobody_answers_at_is_one_line(reproduced):
+def test_a_cluster_that_does_not_answer_gives_one_line(reproduced):
     done = extract(reproduced, RAY_ADDRESS="127.0.0.1:9")
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
     assert line.startswith("thaw: no Ray cluster at RAY_ADDRESS=127.0.0.1:9")
 
 
-def test_ray_is_asked_for_by_name(reproduced, tmp_path):
+def test_a_missing_ray_is_named(reproduced, tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('none here')")
     path = str(tmp_path)
     done = extract(reproduced, RAY_ADDRESS="local", PYTHONPATH=path)

@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 
 def write_report(folder: Path) -> Path:
-    """In this process, as DVC would in that folder."""
+    """Runs stage report in this process, in that folder."""
     with chdir(folder):
         report.main()
     return folder / report.REPORT
@@ -453,7 +453,7 @@ def browser():
 
 
 def watch_page(shown) -> tuple[list[str], list[str]]:
-    """What it says on the console, and what it asks for, from now on."""
+    """Collects what a page logs, and the addresses that it requests."""
     said, asked = [], []
     shown.on("console", lambda message: said.append(message.text))
     shown.on("pageerror", lambda error: said.append(str(error)))
@@ -463,7 +463,7 @@ def watch_page(shown) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 390, 768, 1440])
-def test_browser_shows_it_whole(
+def test_the_page_fits_any_width(
     browser, width, scheme, page, odd_page, perfect_page, plain_page
 ):
     for path in (page, odd_page, perfect_page, plain_page):
@@ -501,7 +501,7 @@ BROKEN = """() => {
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_word_is_broken_and_recall_is_in_sight(browser, width, plain_page):
+def test_no_word_is_broken_and_recall_is_visible(browser, width, plain_page):
     shown = browser.new_page(viewport={"width": width, "height": 844})
     shown.goto(plain_page.as_uri())
     assert shown.evaluate(BROKEN) == []

@@ -26,8 +26,8 @@ from thaw.run.environment import describe_environment, find_backend
 from thaw.run.tracking import check_untracked
 
 
-def test_all_between_dvc_and_a_stage_is_watched(monkeypatch):
-    """A launcher inherits DVC_STAGE; what started DVC is no affair of ours."""
+def test_programs_between_dvc_and_a_stage_are_watched(monkeypatch):
+    """A launcher inherits DVC_STAGE; what started DVC is not watched."""
 
     class Parent:
         def __init__(self, name, *inherits):
@@ -61,7 +61,7 @@ class _Parents:
 
 
 @pytest.mark.scale
-def test_only_a_backend_that_is_used_is_named(monkeypatch):
+def test_the_environment_names_jax_only_where_it_is_used(monkeypatch):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     assert "jax" not in describe_environment()
     monkeypatch.setenv("KERAS_BACKEND", "jax")
@@ -147,7 +147,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_a_log_has_a_line_now_and_then(clock, capsys):
+def test_a_log_gets_progress_lines_at_intervals(clock, capsys):
     with progress(1000, "extracting", "images", done=200) as bar:
         for _ in range(50):
             clock.now += 1
@@ -163,8 +163,10 @@ def test_a_log_has_a_line_now_and_then(clock, capsys):
 
 
 @pytest.mark.parametrize(("columns", "found"), [(0, b"10 of 99"), (80, b"%|")])
-def test_a_bar_is_drawn_where_it_fits(clock, monkeypatch, columns, found):
-    """A terminal that nobody looks at may have no width."""
+def test_a_bar_needs_a_terminal_with_a_width(
+    clock, monkeypatch, columns, found
+):
+    """A terminal of a background job may have a width of 0."""
     main, side = os.openpty()
     termios.tcsetwinsize(side, (24, columns))
     with os.fdopen(side, "w") as stderr, os.fdopen(main, "rb", 0) as shown:
@@ -175,7 +177,7 @@ def test_a_bar_is_drawn_where_it_fits(clock, monkeypatch, columns, found):
         assert found in shown.read(1000)
 
 
-def test_only_the_first_process_says_how_far_it_is(clock, monkeypatch, capsys):
+def test_only_the_first_process_reports_progress(clock, monkeypatch, capsys):
     monkeypatch.setattr(process, "_rank", 1)
     with progress(1000, "training", "batches") as bar:
         clock.now += 50
@@ -185,7 +187,7 @@ def test_only_the_first_process_says_how_far_it_is(clock, monkeypatch, capsys):
 
 @pytest.fixture
 def as_stage(fresh_project, tmp_path, monkeypatch):
-    """As if DVC had started a stage in a copy of the project."""
+    """Sets what DVC sets for a stage, in a copy of the project."""
     project = fresh_project.copy(tmp_path / "project")
 
     def enter(stage, folder=project.folder):
@@ -212,14 +214,14 @@ def test_a_checkpoint_stays_until_the_next_stage(as_stage):
     assert list_checkpoints(project) == []
 
 
-def test_what_a_user_must_put_right_leaves_no_checkpoint(as_stage):
+def test_an_input_error_leaves_no_checkpoint(as_stage):
     project = as_stage("head")
     with pytest.raises(InputError), open_checkpoint():
         raise InputError("no")
     assert list_checkpoints(project) == []
 
 
-def test_a_checkpoint_is_one_processes_at_a_time(as_stage):
+def test_a_second_process_gets_its_own_checkpoint(as_stage):
     as_stage("head")
     with open_checkpoint() as first, open_checkpoint() as second:
         first.write(epochs=1)
@@ -229,7 +231,7 @@ def test_a_checkpoint_is_one_processes_at_a_time(as_stage):
     assert first.folder.exists()
 
 
-def test_work_that_was_left_long_ago_is_dropped(as_stage):
+def test_an_old_checkpoint_is_removed(as_stage):
     project = as_stage("head")
     with pytest.raises(KeyboardInterrupt), open_checkpoint() as old:
         raise KeyboardInterrupt
@@ -293,7 +295,7 @@ def test_the_key_follows_data_and_code(reproduced, tmp_path, as_stage):
     assert make_key("extract") != before
 
 
-def test_a_workspace_is_one_stages_at_a_time(tmp_path, monkeypatch):
+def test_one_stage_at_a_time_has_the_workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(process, "POLL_SECONDS", 0.01)
     with process.lock_workspace():

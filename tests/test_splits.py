@@ -1,4 +1,4 @@
-"""Who goes to which split: hashes, groups, copies kept together."""
+"""Which image goes to which split: hashes, groups, copies kept together."""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -214,7 +214,7 @@ def test_without_groups_patients_straddle(patients, tmp_path):
     assert of_split[0] & of_split[2]
 
 
-def test_a_moved_group_moves_whole(tmp_path):
+def test_a_group_moves_as_a_whole(tmp_path):
     """A class of three groups needs some moved; another class has them too."""
     for kind, groups in {"both": 3, "down": 12}.items():
         for patient in range(groups):
@@ -257,7 +257,7 @@ def test_groups_in_two_given_splits_stay_in_the_last(tmp_path):
     assert all("lies in another split" in row["reason"] for row in left_out)
 
 
-def test_a_copy_that_goes_with_its_group_says_so(raw, tmp_path):
+def test_a_copy_left_out_with_its_group_is_listed_so(raw, tmp_path):
     for split, kind in (("train", "both"), ("test", "down")):
         save(PHOTOGRAPH, raw / split / kind / "p1_0.png")
     folder = tmp_path / "prepared"

@@ -62,10 +62,10 @@ def has_trained(project, stage, dvc):
     return any(kept.glob(f"{stage}-*/training.npz"))
 
 
-def test_a_killed_run_goes_on_without_any_optional_package(
+def test_a_killed_run_resumes_without_any_optional_package(
     reproduced, tmp_path
 ):
-    """Behind the epoch that `head` and `finetune` were killed after."""
+    """`head` and `finetune` resume after the epoch that they had kept."""
     (tmp_path / "sitecustomize.py").write_text(BLOCK)
     env = {"PYTHONPATH": str(tmp_path)}
     project = start_over(reproduced, tmp_path / "project")
@@ -80,8 +80,8 @@ def test_a_killed_run_goes_on_without_any_optional_package(
     check_same(project, reproduced, "report.html")
 
 
-def test_a_killed_stage_goes_on_to_the_same_hashes(reproduced, tmp_path):
-    """DVC stays, and fails."""
+def test_a_killed_stage_resumes_to_the_same_hashes(reproduced, tmp_path):
+    """The stage alone is killed; DVC fails."""
     project = start_over(reproduced, tmp_path / "project")
     dvc = project.start(sys.executable, "-m", "dvc", "repro", "extract")
     read_until(dvc, "running efficientnetb0")
@@ -128,7 +128,7 @@ def test_an_interrupted_stage_says_one_line(reproduced, tmp_path, number):
 
 
 def test_ctrl_c_while_a_stage_imports_says_one_line(fresh_project):
-    """Whatever the libraries do with exceptions of their own."""
+    """Libraries may turn exceptions into their own while they import."""
     stage = fresh_project.start(sys.executable, "-m", "stages.finetune")
     maps = Path(f"/proc/{stage.pid}/maps")
     wait_until(
@@ -148,7 +148,7 @@ def limit_files(size):
     ("stage", "size"),
     [("prepare", 30_000), ("extract", 30_000), ("finetune", 2_000_000)],
 )
-def test_a_disk_without_room_gives_one_line(reproduced, tmp_path, stage, size):
+def test_a_full_disk_gives_one_line(reproduced, tmp_path, stage, size):
     """A file that may grow no further is as good as a full disk."""
     project = reproduced.copy(tmp_path / "project")
     before = list_files(project)
@@ -167,7 +167,7 @@ def test_a_disk_without_room_gives_one_line(reproduced, tmp_path, stage, size):
 
 
 def list_files(project):
-    """What a user sees, and when it was written."""
+    """Files that a user sees, and when each was written."""
     return {
         path: path.stat().st_mtime_ns
         for path in project.folder.rglob("*")
@@ -175,7 +175,7 @@ def list_files(project):
     }
 
 
-def test_a_place_that_cannot_be_written_gives_one_line(reproduced, tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_line(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
     shutil.rmtree(project.folder / "models")
     (project.folder / "models").write_text("in the way")
@@ -185,7 +185,7 @@ def test_a_place_that_cannot_be_written_gives_one_line(reproduced, tmp_path):
     assert line.startswith("thaw: ") and "models" in line
 
 
-def test_data_that_someone_spoilt_give_one_line(reproduced, tmp_path):
+def test_spoilt_data_give_one_line(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
     labels = project.folder / "data/prepared/train/labels.npy"
     np.save(labels, np.full(24, 3, np.int32))

@@ -74,7 +74,7 @@ def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("blocks", [4, *slow(1, 5, 8)])
-def test_streamed_inputs_are_those_that_are_kept(b0, dataset, tmp_path, blocks):
+def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
     tap = find_tap(b0)
     plan = make_plan(b0, blocks, tap_kept=True)
     rows = dict.fromkeys(("train", "validation"), 24)
@@ -109,7 +109,7 @@ def test_streamed_inputs_are_those_that_are_kept(b0, dataset, tmp_path, blocks):
     )
 
 
-def test_everything_thawed_is_fed_with_the_images(b0, dataset):
+def test_a_network_without_frozen_part_is_fed_with_images(b0, dataset):
     plan = make_plan(b0, "all", tap_kept=True)
     inputs = open_inputs(plan, b0, dataset, None, "", 2, AUGMENT)
     views = np.arange(24) % 2
@@ -186,7 +186,7 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
 def test_training_from_the_cache_and_streaming_agree(
     b0, dataset, tmp_path, blocks
 ):
-    """One view, float32, dropout off: the same run but for float16."""
+    """With one view, float32 and no dropout, float16 is the only difference."""
     plan = make_plan(b0, blocks, tap_kept=False)
     assert plan.activations == CACHED
     weights = b0.get_weights()
@@ -229,7 +229,7 @@ def test_training_from_the_cache_and_streaming_agree(
 
 
 class Streaming:
-    """What of data/features streaming looks at."""
+    """Stands in for data/features, of which streaming reads the precision."""
 
     wanted_precision = "float32"
 
@@ -269,7 +269,7 @@ def train_from(suffix, batches, folder, **options):
 
 
 @pytest.mark.slow
-def test_a_start_beyond_guessing_may_still_be_mended(b0, tmp_path):
+def test_training_recovers_from_a_start_worse_than_guessing(b0, tmp_path):
     plan, model, batches = make_training(b0, 1)
     suffix = get_part(model, plan.cut, LOGITS)
     model.get_layer(LOGITS).bias.assign([400.0, 0.0, 0.0])
@@ -292,7 +292,7 @@ def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
         )
 
 
-def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path):
+def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path):
     plan, model, batches = make_training(b0, 1)
     suffix = get_part(model, plan.cut, LOGITS)
     before = suffix.get_weights()
@@ -308,7 +308,7 @@ def test_a_lost_run_stops_and_leaves_the_start(b0, tmp_path):
 
 @pytest.mark.slow
 def test_the_last_epoch_is_kept_or_the_start(b0, tmp_path, monkeypatch):
-    """Whatever an epoch in between had."""
+    """A better epoch in between is not kept."""
     accuracies = iter([0.5, 0.9, 0.6, 0.5, 0.9, 0.4])
 
     def measure(self):
@@ -340,7 +340,7 @@ def test_the_last_epoch_is_kept_or_the_start(b0, tmp_path, monkeypatch):
         ([1.0, 0.9, 0.8, 0.7, 0.6, 0.5], False, "finetune.epochs=12"),
     ],
 )
-def test_curves_ask_for_what_they_lack(losses, lost, wanted):
+def test_curves_lead_to_advice(losses, lost, wanted):
     curves = [{"val_calibrated_loss": x, "val_loss": x} for x in losses]
     advice = advise(curves, lost, math.log(3), Recipe("finetune", 6, 0.002))
     assert advice is None if wanted is None else wanted in advice
@@ -350,9 +350,9 @@ FEATURES = RNG.normal(size=(40, 8)).astype(np.float32)
 
 
 def train(folder, learning_rate=0.05, rows=40, **options):
-    """A head with dropout, from its seed; its weights and its curves.
+    """Trains a head with dropout; returns its weights and its curves.
 
-    Where it is scored before, it guesses.
+    Where training scores its start, the head only guesses.
     """
     make_deterministic(5)
     model = get_part(build_head(8, 3, dropout=0.5), POOLED, LOGITS)
@@ -375,7 +375,7 @@ def train(folder, learning_rate=0.05, rows=40, **options):
 
 
 @pytest.mark.parametrize("from_trained", [False, *slow(True)])
-def test_training_goes_on_as_if_nothing_had_happened(
+def test_a_resumed_training_equals_an_uninterrupted_one(
     tmp_path, monkeypatch, capsys, from_trained
 ):
     whole, curves = train(tmp_path / "whole", from_trained=from_trained)
@@ -407,8 +407,8 @@ def test_a_finished_training_is_not_done_again(tmp_path, capsys):
     assert all(map(np.array_equal, whole, again))
 
 
-def test_a_lost_training_stays_lost(tmp_path, capsys):
-    """Cut off behind its last epoch, it must not train on."""
+def test_a_diverged_training_is_not_resumed(tmp_path, capsys):
+    """A run cut off after its last epoch does not train again."""
     options = {"from_trained": True, "learning_rate": 1e4}
     whole, curves = train(tmp_path / "a", **options)
     assert len(curves) == 1
@@ -418,7 +418,7 @@ def test_a_lost_training_stays_lost(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_training_says_how_far_it_is_within_an_epoch(
+def test_training_reports_progress_within_an_epoch(
     tmp_path, monkeypatch, capsys
 ):
     train(tmp_path / "quick")
@@ -430,7 +430,7 @@ def test_training_says_how_far_it_is_within_an_epoch(
 
 
 @pytest.mark.slow
-def test_float32_on_a_gpu_is_said_once(tmp_path, monkeypatch, capsys):
+def test_float32_on_a_gpu_is_warned_of_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backend, "sees_gpu", lambda: True)
     backend.warn_of_float32.cache_clear()
     for folder in ("a", "b"):
