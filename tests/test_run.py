@@ -46,18 +46,12 @@ def test_programs_between_dvc_and_a_stage_are_watched(monkeypatch):
         ([remote, Parent("systemd")], [remote]),
         ([], []),
     ):
-        monkeypatch.setattr(
-            process.psutil, "Process", lambda p=parents: _Parents(p)
-        )
+        this = SimpleNamespace(parents=lambda parents=parents: parents)
+        monkeypatch.setattr(process.psutil, "Process", lambda this=this: this)
         monkeypatch.delenv("DVC_STAGE", raising=False)
         assert process.find_starters() == []
         monkeypatch.setenv("DVC_STAGE", "head")
         assert process.find_starters() == watched
-
-
-class _Parents:
-    def __init__(self, parents):
-        self.parents = lambda: parents
 
 
 @pytest.mark.scale
