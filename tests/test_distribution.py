@@ -108,7 +108,7 @@ def test_a_killed_process_ends_the_others(
     assert "Traceback" not in errors and "***" not in errors
     if victim == 1:
         again = project.start(*dvc, **options)
-        read_until(again, "goes on from a run that was cut off")
+        read_until(again, "resumes a run that was cut off")
         again.terminate()
         finish(again)
 

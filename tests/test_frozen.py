@@ -256,7 +256,7 @@ def test_a_frozen_pass_resumes(run_network, monkeypatch, capsys):
         run_network("cut", fails_at=(1, 30))
     capsys.readouterr()
     resumed, images_again = run_network("cut")
-    assert "goes on from a run that was cut off" in capsys.readouterr().out
+    assert "resumes a run that was cut off" in capsys.readouterr().out
     # Of 120 images 70 or so were done; some more for the preview.
     assert images_again < images - 60
     assert list(whole) == ["test-0.npy", "train-0.npy", "train-1.npy"]

@@ -129,8 +129,8 @@ def test_git_checkout_is_advised_where_it_helps(tmp_path, monkeypatch):
     assert "git checkout" not in refuse()
     path.write_text(path.read_text().replace("folders", "photographs"))
     assert refuse().endswith(
-        "(what -S sets stays in params.yaml; `git checkout params.yaml` brings "
-        "back the committed one)"
+        "(params.yaml keeps what -S set; `git checkout params.yaml` brings "
+        "back the committed file)"
     )
     # The copy of a queued experiment: DVC_ROOT is the workspace.
     monkeypatch.setenv("DVC_ROOT", str(ROOT))

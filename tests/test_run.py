@@ -297,7 +297,7 @@ def test_one_stage_at_a_time_has_the_workspace(tmp_path, monkeypatch):
     other = FileLock(process.LOCK, thread_local=False)
     with (
         other,
-        pytest.raises(InputError, match="another stage is at work"),
+        pytest.raises(InputError, match="another stage is running"),
         process.lock_workspace(),
     ):
         raise AssertionError

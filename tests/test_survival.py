@@ -123,7 +123,7 @@ def test_an_interrupted_stage_says_one_line(reproduced, tmp_path, number):
     stage.send_signal(number)
     _, errors = finish(stage)
     assert stage.returncode == 130
-    assert errors == "thaw: interrupted; `dvc repro` goes on\n"
+    assert errors == "thaw: interrupted; `dvc repro` resumes\n"
     assert not list(project.folder.rglob("*unfinished*"))
 
 

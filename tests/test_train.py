@@ -392,7 +392,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     capsys.readouterr()
     resumed, curves_of_both = train(tmp_path / "cut", from_trained=from_trained)
     said = capsys.readouterr().out
-    assert "of 6 epochs 3 are done" in said and said.count("epoch  ") == 3
+    assert "3 of 6 epochs are done" in said and said.count("epoch  ") == 3
     assert curves_of_both == curves
     for a, b in zip(whole, resumed, strict=True):
         assert np.array_equal(a, b)

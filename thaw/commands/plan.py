@@ -56,7 +56,7 @@ def main(set_param: list[str]) -> None:
     else:
         forecasts = (make_forecast(*each, changed) for each in wanted)
         say_combinations(combinations, forecasts)
-    say("", "what ran before with all the same comes from DVC's cache instead")
+    say("", "a stage that DVC has in its cache is not computed again")
 
 
 def make_forecast(

@@ -58,7 +58,9 @@ def load_originals(
         item, entry = pair
         identity, image = item.load()
         if identity != entry["id"]:
-            raise InputError(f"{item.path} is another image than it was")
+            raise InputError(
+                f"{item.path} has changed since the images were prepared"
+            )
         return np.asarray(image)
 
     return map_ahead(load, find_items(source, index), ORIGINALS_AHEAD)

@@ -69,7 +69,7 @@ class FrozenPass:
     ) -> None:
         """Writes the activations of each layer into the checkpoint's folder.
 
-        Goes on where the checkpoint's note says that an earlier run was cut
+        Resumes where the checkpoint's note says that an earlier run was cut
         off.
 
         Args:
@@ -162,7 +162,7 @@ class FrozenPass:
             batch = self.network.batch_size
             segment = batch * math.ceil(SECONDS_BETWEEN_NOTES / each / batch)
         if done:
-            say(f"goes on from a run that was cut off: {done} are done")
+            say(f"resumes a run that was cut off: {done} are done")
         return segment
 
     def _time_image(self) -> float:

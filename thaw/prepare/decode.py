@@ -77,7 +77,7 @@ def decode_images(
 ) -> None:
     """All images, resized, and a table of them, in the source's order.
 
-    Goes on where the checkpoint's note says that an earlier run was cut off.
+    Resumes where the checkpoint's note says that an earlier run was cut off.
     Holds few images at a time.
     """
 
@@ -93,8 +93,8 @@ def decode_images(
     if done:
         os.truncate(folder / TABLE, start["bytes"])
         say(
-            f"goes on from a run that was cut off: {done} images are decoded, "
-            f"those of its last {SECONDS_BETWEEN_NOTES} s run again"
+            f"resumes a run that was cut off: {done} images are decoded; "
+            f"those of its last {SECONDS_BETWEEN_NOTES} s are decoded again"
         )
     shape = (image_size, image_size, 3)
     with (

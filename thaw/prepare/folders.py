@@ -244,7 +244,7 @@ def find_problems(scan: Scan) -> Iterator[str]:
         elif home.name not in trained:
             strange.add(f"{home.name} ({home.split})")
     if strange:
-        yield f"classes that train has not: {list_some(sorted(strange))}"
+        yield f"classes that train lacks: {list_some(sorted(strange))}"
     if len(trained) < 2 and not scan.others["links"]:
         yield describe_lack(scan, list(trained))
     cut = [split for split in reversed(SPLITS) if split not in scan.tops]

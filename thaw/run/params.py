@@ -232,8 +232,8 @@ def _tell_way_back(path: str | Path) -> str:
     with suppress(FileNotFoundError):  # no Git
         if subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 1:
             return (
-                f" (what -S sets stays in {name}; `git checkout {name}` brings "
-                "back the committed one)"
+                f" ({name} keeps what -S set; `git checkout {name}` brings "
+                "back the committed file)"
             )
     return ""
 

@@ -59,7 +59,7 @@ def lock_workspace() -> Iterator[None]:
         lock = FileLock(LOCK).acquire(timeout=20 * POLL_SECONDS)
     except Timeout as error:
         raise InputError(
-            "another stage is at work in this folder; wait for it to end"
+            "another stage is running in this folder; wait until it ends"
         ) from error
     with lock:
         yield
@@ -140,7 +140,7 @@ def was_interrupted() -> bool:
 
 
 def report_interruption() -> None:
-    report("interrupted; `dvc repro` goes on")
+    report("interrupted; `dvc repro` resumes")
 
 
 def report(message: str) -> None:

@@ -50,7 +50,7 @@ LOST = re.compile(
 )
 LOST_LINE = (
     "another process of this training ended or can't be reached; `dvc repro` "
-    "goes on"
+    "resumes"
 )
 
 

@@ -68,8 +68,8 @@ def train_model(
         keeper.restore(*kept)
         place_variables(model)
         say(
-            f"goes on from a run that was cut off: of {recipe.epochs} epochs "
-            f"{len(keeper.curves)} are done, the next one starts again"
+            f"resumes a run that was cut off: {len(keeper.curves)} of "
+            f"{recipe.epochs} epochs are done; the next one starts again"
         )
     elif recipe.from_trained:
         keeper.start = scored.measure()
