@@ -24,7 +24,12 @@ from thaw.features import KeptViews
 from thaw.files import create_array
 from thaw.folding import fold_normalization
 from thaw.frozen import FrozenNetwork
-from thaw.models import build_head, join_head, seed_dropout
+from thaw.models import (
+    build_head,
+    join_head,
+    seed_dropout,
+    standardize_head,
+)
 from thaw.parts import IMAGE, LOGITS, POOLED, get_part
 from thaw.plan import apply_plan, make_plan
 from thaw.training import make_schedule
@@ -100,6 +105,7 @@ class Lab:
 
     @cached_property
     def params(self) -> params.Params:
+        assert self.dataset  # prepared
         return params.load(self.folder / "params.yaml")
 
     @cached_property
@@ -274,6 +280,7 @@ def train_head(
     make_deterministic(seed)
     features = gather["train"].arrays[0].shape[1]
     head = build_head(features, lab.classes, dropout)
+    standardize_head(head, gather["train"].arrays)
     model = get_part(head, POOLED, LOGITS)
     return head, fit(lab, model, gather, views, seed, **recipe)
 
