@@ -102,6 +102,22 @@ CLAIMS = (
         ("gain", "first"),
     ),
     Claim(
+        "rates",
+        "The rate of fine-tuning (ours)",
+        "",
+        "",
+        "Equal epochs, warm-up and cosine.",
+        ("first",),
+    ),
+    Claim(
+        "lengths",
+        "How many epochs of fine-tuning (ours)",
+        "6 epochs",
+        "",
+        "Two blocks thawed.",
+        ("gain", "seconds"),
+    ),
+    Claim(
         "batches",
         "Small batches help",
         "32",
