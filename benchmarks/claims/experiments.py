@@ -11,11 +11,13 @@ from pathlib import Path
 from benchmarks.claims.lab import (
     EPOCHS,
     SETS,
+    VIEWS,
     Lab,
     thaw,
     train_head,
 )
 from benchmarks.project import ROOT
+from thaw.files.text import write_json
 from thaw.network.backend import keras
 from thaw.network.head import build_head
 from thaw.run.efficientnet import POOLED
@@ -52,12 +54,21 @@ class Bench:
             lambda name, size=128: Lab(SETS[name], data, weights, work, size)
         )
         self.head = cache(lambda lab, seed: train_head(lab, seed))
+        self.work = work
 
     def train_head(self, lab: Lab, seed: int, **change) -> dict:
         return train_head(lab, seed, **change)[1]
 
     def thaw(self, lab: Lab, blocks: int | str, seed: int, **change) -> dict:
-        return thaw(lab, blocks, seed, self.head(lab, seed)[0], **change)
+        """As `lab.thaw`, from the head of this seed; what several claims
+        share is run once."""
+        words = [getattr(x, "__name__", str(x)) for x in change.values()]
+        key = [lab.folder.name, str(blocks), str(seed), *change, *words]
+        path = self.work / "trainings" / ("-".join(key) + ".json")
+        if not path.exists():
+            head = self.head(lab, seed)[0]
+            write_json(path, thaw(lab, blocks, seed, head, **change))
+        return json.loads(path.read_text())
 
 
 def try_range(bench: Bench) -> Iterator[Run]:
@@ -90,16 +101,16 @@ def train_normalization(model: keras.Model) -> bool:
 def try_normalization(bench: Bench) -> Iterator[Run]:
     for name in ("sign-digits",):
         lab = bench.open(name)
-        for arm, prepare in {
-            "frozen": lambda model: True,
-            "trained": train_normalization,
+        for arm, change in {
+            "frozen": {},
+            "trained": {"prepare": train_normalization},
         }.items():
             for seed in SEEDS:
                 yield Run(
                     name,
                     arm,
                     seed,
-                    partial(bench.thaw, lab, 2, seed, prepare=prepare),
+                    partial(bench.thaw, lab, 2, seed, **change),
                 )
 
 
@@ -132,9 +143,9 @@ def try_cut(bench: Bench) -> Iterator[Run]:
 
 
 COSTS = {
-    "EfficientNetB0": (1, 4, 8, "all"),
-    "EfficientNetB4": (1, 4, 8, 16, "all"),
-    "EfficientNetB7": (1, 4, 8, 16, "all"),
+    "EfficientNetB0": (2, 8, "all"),
+    "EfficientNetB4": (2, 8, 16, "all"),
+    "EfficientNetB7": (2, 8, "all"),
 }
 
 
@@ -164,10 +175,10 @@ def try_cost(bench: Bench) -> Iterator[Run]:
 
 
 DEPTHS = {
-    "digits": (1, 2, 4, 8),
-    "traffic-signs": (1, 2, 4, 8),
-    "sign-digits": (1, 2, 4, 8),
-    "clothing": (1, 2, 4),
+    "sign-digits": (2, 4, 8),
+    "traffic-signs": (2, 4, 8),
+    "clothing": (2,),
+    "digits": (2, 4, 8),
 }
 
 
@@ -185,6 +196,50 @@ def try_depth(bench: Bench) -> Iterator[Run]:
                     str(blocks),
                     seed,
                     partial(bench.thaw, lab, blocks, seed),
+                )
+
+
+# Of fine-tuning, by set and depth; the default's runs are those of the depths.
+RATES = {
+    ("traffic-signs", 4): (0.0003, 0.001, 0.003, 0.01),
+    ("traffic-signs", 2): (0.001, 0.003, 0.01),
+    ("sign-digits", 4): (0.0003, 0.001, 0.003, 0.01),
+}
+
+
+def try_rates(bench: Bench) -> Iterator[Run]:
+    for (name, blocks), rates in RATES.items():
+        lab = bench.open(name)
+        for rate in rates:
+            default = rate == lab.params.finetune.learning_rate
+            change = {} if default else {"learning_rate": rate}
+            for seed in SEEDS:
+                yield Run(
+                    name,
+                    f"{blocks} blocks, {rate:g}",
+                    seed,
+                    partial(bench.thaw, lab, blocks, seed, **change),
+                )
+
+
+# Epochs of fine-tuning, by set and depth.
+LENGTHS = {
+    ("traffic-signs", 2): (EPOCHS, 10, 15),
+    ("sign-digits", 2): (EPOCHS, 15),
+}
+
+
+def try_lengths(bench: Bench) -> Iterator[Run]:
+    for (name, blocks), lengths in LENGTHS.items():
+        lab = bench.open(name)
+        for epochs in lengths:
+            change = {} if epochs == EPOCHS else {"epochs": epochs}
+            for seed in SEEDS:
+                yield Run(
+                    name,
+                    f"{epochs} epochs",
+                    seed,
+                    partial(bench.thaw, lab, blocks, seed, **change),
                 )
 
 
@@ -215,12 +270,14 @@ def try_phases(bench: Bench) -> Iterator[Run]:
 def try_batches(bench: Bench) -> Iterator[Run]:
     lab = bench.open("sign-digits")
     for size in (8, 32, 128):
+        default = size == lab.params.finetune.batch_size
+        change = {} if default else {"batch_size": size}
         for seed in SEEDS:
             yield Run(
                 "sign-digits",
                 str(size),
                 seed,
-                partial(bench.thaw, lab, 2, seed, batch_size=size),
+                partial(bench.thaw, lab, 2, seed, **change),
             )
 
 
@@ -238,24 +295,23 @@ def try_sizes(bench: Bench) -> Iterator[Run]:
 
 def try_views(bench: Bench) -> Iterator[Run]:
     """As many views as epochs: each is seen once, as with live augmentation."""
-    for name in ("sign-digits", "traffic-signs"):
-        lab = bench.open(name)
-        for views in (1, 2, 4, 8, 16, lab.default_epochs):
-            for seed in SEEDS:
-                yield Run(
-                    name,
-                    f"head, {views}",
-                    seed,
-                    partial(bench.train_head, lab, seed, views=views),
-                )
-    lab = bench.open("sign-digits")
-    for views in (1, 2, 4, EPOCHS):
+    lab = bench.open("traffic-signs")
+    for views in (1, 2, 4, 8, 16, lab.default_epochs):
         for seed in SEEDS:
             yield Run(
-                "sign-digits",
+                "traffic-signs",
+                f"head, {views}",
+                seed,
+                partial(bench.train_head, lab, seed, views=views),
+            )
+    for views in (1, 2, VIEWS, EPOCHS):
+        change = {} if views == VIEWS else {"views": views}
+        for seed in SEEDS:
+            yield Run(
+                "traffic-signs",
                 f"2 blocks, {views}",
                 seed,
-                partial(bench.thaw, lab, 2, seed, views=views),
+                partial(bench.thaw, lab, 2, seed, **change),
             )
 
 
@@ -279,6 +335,8 @@ EXPERIMENTS = {
     "cost": try_cost,
     "depth": try_depth,
     "phases": try_phases,
+    "rates": try_rates,
+    "lengths": try_lengths,
     "batches": try_batches,
     "sizes": try_sizes,
     "views": try_views,

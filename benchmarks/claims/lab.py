@@ -21,7 +21,12 @@ from thaw.frozen.network import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
-from thaw.network.head import build_head, join_head, seed_dropout
+from thaw.network.head import (
+    build_head,
+    join_head,
+    seed_dropout,
+    standardize_head,
+)
 from thaw.network.parts import get_part
 from thaw.network.plan import apply_plan, make_plan
 from thaw.network.temperature import score_logits
@@ -101,6 +106,7 @@ class Lab:
 
     @cached_property
     def params(self) -> params.Params:
+        assert self.dataset  # prepared
         return params.load(self.folder / "params.yaml")
 
     @cached_property
@@ -277,6 +283,7 @@ def train_head(
     make_deterministic(seed)
     features = gather["train"].arrays[0].shape[1]
     head = build_head(features, lab.classes, dropout)
+    standardize_head(head, gather["train"].arrays)
     model = get_part(head, POOLED, LOGITS)
     return head, fit(lab, model, gather, views, seed, **recipe)
 

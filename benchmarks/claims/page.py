@@ -2,11 +2,14 @@
 
 import json
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scipy import stats
+
+COMMAND = "python -m benchmarks.claims DATA --weights FILE"
 
 HEAD = """\
 # The guide's claims, measured
@@ -36,74 +39,122 @@ class Claim:
         name: of the experiment and its file.
         title: what is claimed.
         baseline: the arm that others are compared with.
-        words: what the numbers say, written by hand when they were made.
+        verdict: what the numbers say of it, in a word or two.
+        words: what they say, written by hand when they were made.
+        columns: of the table, beside accuracy: of `COLUMNS`.
     """
 
     name: str
     title: str
     baseline: str
+    verdict: str
     words: str
+    columns: tuple[str, ...] = ("gain",)
 
 
 CLAIMS = (
     Claim(
-        "epochs",
-        "The last epoch is the one to keep (ours)",
-        "0.01",
-        "Of heads at three rates, by the rule that picks the epoch.",
-    ),
-    Claim(
         "range",
         "Inputs range over [0, 255]; the normalisation is part of the model",
         "[0, 255]",
-        "The head on frozen features, one view. Confirmed: scaled to [0, 1] "
-        "before, the network sees next to nothing.",
+        "Confirmed",
+        "The head on frozen features, one view. Of images that were scaled to "
+        "[0, 1] before, the network sees next to nothing.",
     ),
     Claim(
         "sizes",
         "Small pictures gain from being upsampled",
         "64 px",
-        "The head on frozen features, one view; the pictures are 23 to 160 px.",
-    ),
-    Claim(
-        "views",
-        "How many cached views are worth live augmentation (ours)",
-        "head, 1",
-        "As many views as epochs are live augmentation: no view is seen twice.",
+        "",
+        "The head on frozen features, one view; the signs are 23 to 160 px.",
     ),
     Claim(
         "depth",
         "Near ImageNet fine-tuning is worth little, far from it much",
         "0",
+        "",
         "By the number of thawed blocks; 0 is the head alone.",
+        ("gain", "first", "seconds"),
     ),
     Claim(
         "normalization",
         "BatchNormalization stays frozen",
         "frozen",
+        "",
         "Two blocks thawed.",
+        ("gain", "first"),
     ),
     Claim(
         "cut",
         "A block is thawed as a whole or not at all",
         "2 blocks",
+        "",
         "Half a block: of block6h, which has a shortcut, what is behind the "
         "expansion.",
+        ("gain", "first"),
     ),
     Claim(
         "phases",
         "First the head at a large rate, then the blocks at a small one",
         "the head first",
+        "",
         "Two blocks thawed, equal epochs of fine-tuning.",
+        ("gain", "first"),
     ),
-    Claim("batches", "Small batches help", "32", "Two blocks thawed."),
+    Claim(
+        "rates",
+        "The rate of fine-tuning (ours)",
+        "",
+        "",
+        "Equal epochs, warm-up and cosine.",
+        ("first",),
+    ),
+    Claim(
+        "lengths",
+        "How many epochs of fine-tuning (ours)",
+        "6 epochs",
+        "",
+        "Two blocks thawed.",
+        ("gain", "seconds"),
+    ),
+    Claim(
+        "batches",
+        "Small batches help",
+        "32",
+        "",
+        "Two blocks thawed.",
+        ("gain", "seconds"),
+    ),
     Claim(
         "cost",
         "A part of the blocks is much cheaper than all",
         "all",
+        "",
         "A training step at 224 px, batches of 16, random weights.",
     ),
+    Claim(
+        "views",
+        "How many cached views are worth live augmentation (ours)",
+        "head, 1",
+        "",
+        "As many views as epochs are live augmentation: no view is seen twice.",
+        ("gain", "seconds"),
+    ),
+    Claim(
+        "epochs",
+        "The last epoch is the one to keep (ours)",
+        "0.01",
+        "",
+        "Heads at three rates, five seeds, by the rule that picks the epoch.",
+    ),
 )
+
+# Beside accuracy, what a column says of an arm's runs, given the baseline's.
+COLUMNS = {
+    "gain": "against the first",
+    "first": "after the first epoch",
+    "seconds": "training, s",
+}
 
 
 def write_page(results: Path, path: Path) -> None:
@@ -113,38 +164,87 @@ def write_page(results: Path, path: Path) -> None:
         if file.exists():
             runs = json.loads(file.read_text())
             parts.append("\n".join(describe(claim, runs)))
+            if claim.name == "depth":
+                draw_depths(results / "depth.svg", runs)
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
 def describe(claim: Claim, runs: Sequence[dict]) -> Iterator[str]:
     yield f"## {claim.title}\n"
-    yield claim.words + "\n"
+    words = (
+        f"**{claim.verdict}.** {claim.words}" if claim.verdict else claim.words
+    )
+    yield textwrap.fill(words, 80) + "\n"
+    if claim.name == "depth":
+        yield "![Accuracy by depth on four sets](claims/depth.svg)\n"
     if claim.name == "cost":
         yield from tabulate_cost(runs)
     elif claim.name == "epochs":
         yield from tabulate_rules(runs)
     else:
-        yield from tabulate_arms(runs, claim.baseline)
-    yield f"\n`--only {claim.name}`\n"
+        yield from tabulate_arms(claim, runs)
+    command = f"{COMMAND} --only {claim.name}"
+    yield f"\n`{command}`; [runs](claims/{claim.name}.json)\n"
 
 
-def tabulate_arms(runs: Sequence[dict], baseline: str) -> Iterator[str]:
-    yield "| set | | accuracy | against the first | first epoch |"
-    yield "|---|---|---|---|---|"
+def tabulate_arms(claim: Claim, runs: Sequence[dict]) -> Iterator[str]:
+    names = [COLUMNS[column] for column in claim.columns]
+    yield f"| set | | accuracy | {' | '.join(names)} |"
+    yield f"|---|---|---|{'---|' * len(names)}"
     for name in dict.fromkeys(run["set"] for run in runs):
         own = [run for run in runs if run["set"] == name]
-        bases = {r["seed"]: last(r) for r in own if r["arm"] == baseline}
+        bases = {r["seed"]: last(r) for r in own if r["arm"] == claim.baseline}
         for arm in dict.fromkeys(run["arm"] for run in own):
             arms = {r["seed"]: r for r in own if r["arm"] == arm}
-            mean = interval([last(run) for run in arms.values()])
             pairs = [last(arms[s]) - bases[s] for s in arms if s in bases]
-            gain = "" if arm == baseline or not pairs else signed(pairs)
             first = statistics.mean(
-                run["scores"][1]["test_accuracy"]
-                - run["scores"][0]["test_accuracy"]
-                for run in arms.values()
+                run["scores"][1]["test_accuracy"] for run in arms.values()
             )
-            yield f"| {name} | {arm} | {mean} | {gain} | {first:+.3f} |"
+            seconds = statistics.median(r["seconds"] for r in arms.values())
+            head = claim.name == "depth" and arm == "0"
+            cells = {
+                "gain": signed(pairs)
+                if pairs and arm != claim.baseline
+                else "",
+                "first": "" if head else f"{first:.3f}",
+                "seconds": f"{seconds:.0f}",
+            }
+            mean = interval([last(run) for run in arms.values()])
+            shown = " | ".join(cells[column] for column in claim.columns)
+            yield f"| {name} | {arm} | {mean} | {shown} |"
+
+
+def draw_depths(path: Path, runs: Sequence[dict]) -> None:
+    """Accuracy by the number of thawed blocks, with 95 % intervals."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style = {"svg.hashsalt": "depth", "svg.fonttype": "none", "font.size": 10}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name in dict.fromkeys(run["set"] for run in runs):
+            depths, means, halves = [], [], []
+            for arm in dict.fromkeys(
+                r["arm"] for r in runs if r["set"] == name
+            ):
+                values = [
+                    last(r) for r in runs if (r["set"], r["arm"]) == (name, arm)
+                ]
+                depths.append(int(arm))
+                means.append(statistics.mean(values))
+                halves.append(measure_half(values))
+            axes.errorbar(
+                depths, means, halves, marker="o", capsize=3, label=name
+            )
+        axes.set(
+            xlabel="thawed blocks (0: the head alone)", ylabel="test accuracy"
+        )
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(
+            path, format="svg", metadata=dict.fromkeys(("Creator", "Date"))
+        )
 
 
 RULES = {
@@ -208,8 +308,14 @@ def interval(values: Sequence[float]) -> str:
     mean = statistics.mean(values)
     if len(values) < 2:
         return f"{mean:.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{mean:.3f} ± {half:.3f}"
+    return f"{mean:.3f} ± {measure_half(values):.3f}"
+
+
+def measure_half(values: Sequence[float]) -> float:
+    """Half of the mean's 95 % interval, by Student's t; 0 for one value."""
+    if len(values) < 2:
+        return 0.0
+    return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
 
 
 def signed(values: Sequence[float]) -> str:
