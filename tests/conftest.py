@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Project(project.Project):
     """A copy of this project whose commands have a time limit."""
 
-    timeout = 300
+    timeout = 900  # a whole run takes 60 s on two quiet cores
 
 
 @pytest.fixture(scope="session")
