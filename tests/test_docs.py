@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import thaw
 from benchmarks.project import ROOT
 from thaw.__main__ import make_parser
 from thaw.errors import InputError
@@ -129,3 +131,10 @@ def test_every_page_is_in_the_table():
     readme = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f"](docs/{page.name})" in readme, page.name
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert project["version"] == thaw.__version__
+    assert f"## [{thaw.__version__}]" in changes
