@@ -31,7 +31,7 @@ OUTS = {
     "pooled": "data/features/avg_pool",
     "prefix": "data/activations",
 }
-EPOCHS = {"head": 25, "finetune": 10}  # as params.yaml has them
+EPOCHS = {"head": 25, "finetune": 10}  # of the tables in docs/scale.md
 
 IMAGES = (10**4, 10**6, 10**8)
 NODES = (1, 8, 64)

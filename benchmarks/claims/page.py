@@ -65,32 +65,41 @@ CLAIMS = (
         "sizes",
         "Small pictures gain from being upsampled",
         "64 px",
-        "",
-        "The head on frozen features, one view; the signs are 23 to 160 px.",
+        "Confirmed up to a size",
+        "The head on frozen features, one view; the signs are 23 to 160 px. "
+        "From 64 to 128 px the head gains 8 points, from there to 224 px "
+        "nothing.",
     ),
     Claim(
         "depth",
         "Near ImageNet fine-tuning is worth little, far from it much",
         "0",
-        "",
-        "By the number of thawed blocks; 0 is the head alone.",
+        "Confirmed",
+        "By the number of thawed blocks; 0 is the head alone. Traffic signs "
+        "gain 12 to 16 points, and more with depth. Hands gain 5 to 6, which "
+        "is two thirds of what their head leaves. Clothing, the set near "
+        "ImageNet, gains 4 points at 128 px; at its 224 px, 1 of 93. At a "
+        "rate of 0.003 the first epoch loses much, and the next ones win it "
+        "back.",
         ("gain", "first", "seconds"),
     ),
     Claim(
         "normalization",
         "BatchNormalization stays frozen",
         "frozen",
-        "",
-        "Two blocks thawed.",
+        "In part",
+        "Two blocks thawed. Training BatchNormalization costs the first epoch "
+        "7 points more. After six epochs nothing of that is left.",
         ("gain", "first"),
     ),
     Claim(
         "cut",
         "A block is thawed as a whole or not at all",
         "2 blocks",
-        "",
+        "Not confirmed here",
         "Half a block: of block6h, which has a shortcut, what is behind the "
-        "expansion.",
+        "expansion. It is as good as a whole block less or more, within "
+        "noise. Whole blocks are the simpler unit, not the better one.",
         ("gain", "first"),
     ),
     Claim(
@@ -144,8 +153,13 @@ CLAIMS = (
         "epochs",
         "The last epoch is the one to keep (ours)",
         "0.01",
-        "",
-        "Heads at three rates, five seeds, by the rule that picks the epoch.",
+        "Confirmed for heads",
+        "Heads at three rates, five seeds, by the rule that picks the epoch. "
+        "The last epoch is the best rule or within 0.6 points of it on every "
+        "set. The least validation loss, the usual rule, gives up to 1.9 "
+        "points away. The best epoch by mean test accuracy, which no rule can "
+        "know, is up to 1.4 points better on traffic signs, up to 0.2 "
+        "elsewhere.",
     ),
 )
 
