@@ -163,9 +163,9 @@ def measure_cost(backbone: str, blocks: int | str) -> dict:
 
 
 def try_cost(bench: Bench) -> Iterator[Run]:
-    for backbone, depths in COSTS.items():
-        for blocks in depths:
-            for seed in SEEDS:
+    for seed in SEEDS:  # the networks side by side
+        for backbone, depths in COSTS.items():
+            for blocks in depths:
                 yield Run(
                     backbone,
                     str(blocks),
