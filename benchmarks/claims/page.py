@@ -273,7 +273,7 @@ def draw_depths(path: Path, runs: Sequence[dict]) -> None:
             xlabel="thawed blocks (0: the head alone)", ylabel="test accuracy"
         )
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="center right")
         figure.savefig(
             path, format="svg", metadata=dict.fromkeys(("Creator", "Date"))
         )
