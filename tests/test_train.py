@@ -73,6 +73,7 @@ def test_mixed_precision_is_that_of_training_alone(tmp_path, capsys):
     assert {layer.dtype_policy.name for layer in reloaded.layers} == {"float32"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [4, *slow(1, 5, 8)])
 def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
     tap = find_tap(b0)
