@@ -62,6 +62,9 @@ class Bench:
     def thaw(self, lab: Lab, blocks: int | str, seed: int, **change) -> dict:
         """As `lab.thaw`, from the head of this seed; what several claims
         share is run once."""
+        usual = lab.params.finetune.model_dump()
+        usual |= {"epochs": EPOCHS, "views": VIEWS}
+        change = {k: v for k, v in change.items() if v != usual.get(k)}
         words = [getattr(x, "__name__", str(x)) for x in change.values()]
         key = [lab.folder.name, str(blocks), str(seed), *change, *words]
         path = self.work / "trainings" / ("-".join(key) + ".json")
@@ -209,17 +212,19 @@ RATES = {
 
 def try_rates(bench: Bench) -> Iterator[Run]:
     for (name, blocks), rates in RATES.items():
-        lab = bench.open(name)
-        for rate in rates:
-            default = rate == lab.params.finetune.learning_rate
-            change = {} if default else {"learning_rate": rate}
-            for seed in SEEDS:
-                yield Run(
-                    name,
-                    f"{blocks} blocks, {rate:g}",
-                    seed,
-                    partial(bench.thaw, lab, blocks, seed, **change),
-                )
+        arms = {f"{blocks} blocks, {rate:g}": rate for rate in rates}
+        yield from vary(bench, name, blocks, "learning_rate", arms)
+
+
+def vary(
+    bench: Bench, name: str, blocks: int, key: str, arms: dict
+) -> Iterator[Run]:
+    """Fine-tunes a set with each value of one parameter, by arm."""
+    lab = bench.open(name)
+    for arm, value in arms.items():
+        for seed in SEEDS:
+            do = partial(bench.thaw, lab, blocks, seed, **{key: value})
+            yield Run(name, arm, seed, do)
 
 
 # Epochs of fine-tuning, by set and depth.
@@ -231,16 +236,8 @@ LENGTHS = {
 
 def try_lengths(bench: Bench) -> Iterator[Run]:
     for (name, blocks), lengths in LENGTHS.items():
-        lab = bench.open(name)
-        for epochs in lengths:
-            change = {} if epochs == EPOCHS else {"epochs": epochs}
-            for seed in SEEDS:
-                yield Run(
-                    name,
-                    f"{epochs} epochs",
-                    seed,
-                    partial(bench.thaw, lab, blocks, seed, **change),
-                )
+        arms = {f"{epochs} epochs": epochs for epochs in lengths}
+        yield from vary(bench, name, blocks, "epochs", arms)
 
 
 def train_at_once(lab: Lab, seed: int, rate: str) -> dict:
@@ -268,17 +265,8 @@ def try_phases(bench: Bench) -> Iterator[Run]:
 
 
 def try_batches(bench: Bench) -> Iterator[Run]:
-    lab = bench.open("sign-digits")
-    for size in (8, 32, 128):
-        default = size == lab.params.finetune.batch_size
-        change = {} if default else {"batch_size": size}
-        for seed in SEEDS:
-            yield Run(
-                "sign-digits",
-                str(size),
-                seed,
-                partial(bench.thaw, lab, 2, seed, **change),
-            )
+    arms = {str(size): size for size in (8, 32, 128)}
+    yield from vary(bench, "sign-digits", 2, "batch_size", arms)
 
 
 def try_sizes(bench: Bench) -> Iterator[Run]:
@@ -304,15 +292,8 @@ def try_views(bench: Bench) -> Iterator[Run]:
                 seed,
                 partial(bench.train_head, lab, seed, views=views),
             )
-    for views in (1, 2, VIEWS, EPOCHS):
-        change = {} if views == VIEWS else {"views": views}
-        for seed in SEEDS:
-            yield Run(
-                "traffic-signs",
-                f"2 blocks, {views}",
-                seed,
-                partial(bench.thaw, lab, 2, seed, **change),
-            )
+    arms = {f"2 blocks, {views}": views for views in (1, 2, VIEWS, EPOCHS)}
+    yield from vary(bench, "traffic-signs", 2, "views", arms)
 
 
 def try_epochs(bench: Bench) -> Iterator[Run]:

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.project import Project
 from thaw.data.activations import KeptViews
 from thaw.data.dataset import Dataset
+from thaw.data.splits import count_views
 from thaw.data.views import gather_views
 from thaw.files.arrays import create_array
 from thaw.frozen.network import freeze_model
@@ -166,7 +167,7 @@ class Lab:
         """For every split what `gather` gives."""
         return {
             split: self.gather(
-                layer, split, views if split == "train" else 1, **change
+                layer, split, count_views(split, views), **change
             )
             for split in SPLITS
         }
@@ -175,7 +176,7 @@ class Lab:
         network = freeze_model(
             get_part(self.build_backbone(), IMAGE, layer), "auto", "float32"
         )
-        precision = network.precision if split == "train" else "float32"
+        precision = network.get_precision(split)
         images = gather_views(
             self.dataset, split, self.params.augment.model_dump()
         )

@@ -17,7 +17,7 @@ from thaw.commands.trials import (
     time_run,
 )
 from thaw.data.dataset import Dataset
-from thaw.data.splits import SPLITS
+from thaw.data.splits import SPLITS, TRAINED
 from thaw.prepare.decode import decode
 from thaw.prepare.sources import open_source
 from thaw.run import params
@@ -158,7 +158,7 @@ def estimate_prefix(work: Workload) -> Cost:
     if work.plan.activations != CACHED:
         return Cost(work.timed.start, 0)
     from_tap = work.p.extract.tap and is_behind(work.backbone, cut, tap)
-    images = work.count_images(work.p.finetune.views, ("train", "validation"))
+    images = work.count_images(work.p.finetune.views, TRAINED)
     each, before = work.time_frozen(tap if from_tap else IMAGE, cut)
     size = images * 2 * work.timed.count_values(cut)
     return Cost(work.timed.start + before + images * each, size)

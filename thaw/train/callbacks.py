@@ -12,9 +12,7 @@ from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
 from thaw.run.process import is_first
 from thaw.train.batches import Batches, feed
-from thaw.train.distribution import (
-    share_file,
-)
+from thaw.train.distribution import share_file
 
 KEPT = "training.npz"
 
