@@ -205,7 +205,7 @@ def try_depth(bench: Bench) -> Iterator[Run]:
 # Of fine-tuning, by set and depth; the default's runs are those of the depths.
 RATES = {
     ("traffic-signs", 4): (0.0003, 0.001, 0.003, 0.01),
-    ("traffic-signs", 2): (0.001, 0.003, 0.01),
+    ("traffic-signs", 2): (0.0003, 0.001, 0.003, 0.01),
     ("sign-digits", 4): (0.0003, 0.001, 0.003, 0.01),
 }
 
