@@ -17,7 +17,7 @@ Image.init()
 pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
 
 # EPS is a program, which Pillow has Ghostscript run.
-FORMATS = [name for name in Image.ID if name != "EPS"]
+PILLOW_FORMATS = [name for name in Image.ID if name != "EPS"]
 
 # Pillow knows these, and reads none of them.
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG"}
@@ -36,9 +36,9 @@ def decode_image(data: bytes) -> Image.Image:
     Raises:
         Exception: whatever Pillow raises for bytes that are no whole picture.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         image.verify()  # checksums, where the format has them
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         tags = getattr(image, "tag_v2", {})
         upright = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16") or image.format == "PPM":
@@ -59,7 +59,9 @@ def is_image(path: str | Path) -> bool:
     # Text may begin as a picture does, "BM" or "P1", but for these.
     if len(head) < 16 or not any(byte < 9 or 13 < byte < 32 for byte in head):
         return False
-    accepting = [Image.OPEN[name][1] for name in FORMATS if name not in STUBS]
+    accepting = [
+        Image.OPEN[name][1] for name in PILLOW_FORMATS if name not in STUBS
+    ]
     return any(accept(head) for accept in accepting if accept)
 
 

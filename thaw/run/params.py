@@ -125,12 +125,12 @@ class Evaluate(Section):
     top_k: Count
 
 
-Format = Literal["keras", "saved_model", "onnx", "litert", "openvino"]
+ExportFormat = Literal["keras", "saved_model", "onnx", "litert", "openvino"]
 
 
 class Export(Section):
-    formats: list[Format] = Field(
-        description="a list of " + ", ".join(get_args(Format))
+    formats: list[ExportFormat] = Field(
+        description="a list of " + ", ".join(get_args(ExportFormat))
     )
     tolerance: Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
 
