@@ -17,6 +17,7 @@ from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
 from thaw.data.images import resize_image
 from thaw.data.views import augment_images
+from thaw.files.arrays import create_array
 from thaw.frozen.network import FrozenNetwork, freeze_model
 from thaw.frozen.openvino import convert_to_openvino
 from thaw.network.backbone import build_backbone
@@ -48,19 +49,17 @@ def run_extraction(
 
     def load(start: int, stop: int) -> np.ndarray:
         rows, view_numbers = order.locate(start, stop)
-        rows = rows % len(images)
-        return augment_images(images, rows, view_numbers, **AUGMENT)
+        digests = np.stack([rows, rows], axis=1).astype("u8")
+        some = images[rows % len(images)]
+        return augment_images(some, digests, view_numbers, **AUGMENT)
 
-    outs = [
-        ActivationWriter(
-            [folder / f"{i}-{view}.npy" for view in range(2)],
-            order,
-            shape,
-            "float16" if len(shape) > 1 else "float32",
-            new=True,
-        )
-        for i, shape in enumerate(network.outputs)
-    ]
+    outs = []
+    for i, shape in enumerate(network.outputs):
+        paths = [folder / f"{i}-{view}.npy" for view in range(2)]
+        for path in paths:
+            dtype = "float16" if len(shape) > 1 else "float32"
+            create_array(path, (COUNT, *shape), dtype)
+        outs.append(ActivationWriter(paths, order, np.arange(COUNT)))
     start = time.perf_counter()
     network.run(load, 2 * COUNT, outs, start=COUNT)
     return COUNT / (time.perf_counter() - start)

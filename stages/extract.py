@@ -1,10 +1,11 @@
 """The frozen backbone, once over every view: pooled features and the tap."""
 
-from thaw.data.activations import write_about
+from thaw.data.activations import ABOUT, write_about, write_labels
 from thaw.data.dataset import Dataset
 from thaw.data.splits import SPLITS
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
+from thaw.frozen.earlier import find_earlier
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import Cluster, open_cluster
@@ -16,22 +17,30 @@ from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
 from thaw.run.efficientnet import IMAGE, POOLED
 from thaw.run.environment import describe_environment
+from thaw.run.previous import Previous, open_previous
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
 
 
 def main() -> None:
-    with open_cluster() as cluster:
+    same = ["backbone", "augment"]
+    with (
+        open_cluster() as cluster,
+        open_previous([PREPARED], same, f"{FEATURES}/{ABOUT}") as previous,
+    ):
         p = params.load()
         dataset = Dataset(PREPARED)
         say(f"reading {PREPARED}", *dataset.describe())
-        extract(p, dataset, cluster)
+        extract(p, dataset, cluster, previous)
         say_wrote(FEATURES)
 
 
 def extract(
-    p: params.Params, dataset: Dataset, cluster: Cluster | None
+    p: params.Params,
+    dataset: Dataset,
+    cluster: Cluster | None,
+    previous: Previous | None,
 ) -> None:
     """Writes data/features."""
     backbone = build_backbone(
@@ -46,28 +55,30 @@ def extract(
         f"of each training image in {network.precision}, the rest in float32"
     )
     augment = p.augment.model_dump()
-    labels = {split: dataset.open_labels(split) for split in SPLITS}
+    digests = {split: dataset.read_digests(split) for split in SPLITS}
+    computed = {"precision": network.precision, "engine": network.engine}
     frozen_pass = FrozenPass(
         network,
         layers,
-        rows={split: len(labels[split]) for split in SPLITS},
+        rows={split: len(digests[split]) for split in SPLITS},
         views=p.extract.views,
         gather={s: gather_views(dataset, s, augment) for s in SPLITS},
         label="extracting",
+        earlier=find_earlier(previous, FEATURES, digests, computed),
     )
     about = {
         "classes": dataset.classes,
         "views": p.extract.views,
         "tap": tap,
-        "precision": network.precision,
-        "engine": network.engine,
+        **computed,
         "environment": describe_environment(),
     }
     with open_checkpoint() as checkpoint, new_folder(FEATURES) as folder:
         frozen_pass.write(checkpoint, cluster)
         for layer in layers:
             link_folder(checkpoint.folder / layer, folder / layer)
-        write_about(folder, labels, about)
+        write_labels(folder, {s: dataset.open_labels(s) for s in SPLITS})
+        write_about(folder, digests, about)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """The thaw plan, and the frozen part's output where it pays to keep it."""
 
-from thaw.data.activations import Features
+from collections.abc import Mapping
+from pathlib import Path
+
+from thaw.data.activations import ABOUT, Features, write_about
 from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
+from thaw.frozen.earlier import find_earlier
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
@@ -13,13 +17,16 @@ from thaw.network.backend import keras
 from thaw.network.parts import get_part
 from thaw.network.plan import CACHED, Plan, is_behind, make_plan
 from thaw.run import params
-from thaw.run.checkpoints import open_checkpoint
+from thaw.run.checkpoints import Checkpoint, open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
 from thaw.run.efficientnet import IMAGE
+from thaw.run.environment import describe_environment
+from thaw.run.previous import open_previous
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
 ACTIVATIONS = "data/activations"
+DATA = [PREPARED, FEATURES]
 
 
 def main() -> None:
@@ -33,46 +40,67 @@ def main() -> None:
     with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")
         if plan.activations == CACHED:
-            prefix = make_pass(p, plan, backbone, dataset, features)
-            with open_cluster() as cluster:
-                prefix.write(checkpoint, cluster)
-            link_folder(checkpoint.folder / plan.cut, folder / plan.cut)
+            write_prefix(p, plan, backbone, checkpoint, folder)
     say_wrote(ACTIVATIONS)
 
 
-def make_pass(
+def write_prefix(
     p: params.Params,
     plan: Plan,
     backbone: keras.Model,
-    dataset: Dataset,
-    features: Features,
-) -> FrozenPass:
-    """From the tap to the cut; from the images where the tap is no help."""
-    gather: dict[str, Gather]
-    if features.tap and is_behind(backbone, plan.cut, features.tap):
-        start, dtype = features.tap, features.tap_dtype
-        gather = {
-            split: features.gather(start, split, p.finetune.views)
-            for split in TRAINED
-        }
-    else:
-        start, dtype = IMAGE, "uint8"
-        augment = p.augment.model_dump()
-        gather = {s: gather_views(dataset, s, augment) for s in TRAINED}
+    checkpoint: Checkpoint,
+    folder: Path,
+) -> None:
+    """Writes the activations at the cut, and what they are of."""
+    features = Features(FEATURES)
+    start, dtype, gather = open_start(p, plan, backbone, features)
     part = get_part(backbone, start, plan.cut)
     network = freeze_model(part, features.wanted_precision, dtype)
     say(
         f"running {start} to {plan.cut} on {network.engine} in "
         f"{network.precision}"
     )
-    return FrozenPass(
-        network,
-        {plan.cut: "float16"},
-        rows={split: len(features.open_labels(split)) for split in TRAINED},
-        views=p.finetune.views,
-        gather=gather,
-        label="running the prefix",
-    )
+    digests = {split: features.open_digests(split) for split in TRAINED}
+    about = {
+        "start": start,
+        "start_precision": features.precision,
+        "start_engine": features.engine,
+        "precision": network.precision,
+        "engine": network.engine,
+    }
+    same = ["backbone", "augment"]
+    with (
+        open_cluster() as cluster,
+        open_previous(DATA, same, f"{ACTIVATIONS}/{ABOUT}") as previous,
+    ):
+        FrozenPass(
+            network,
+            {plan.cut: "float16"},
+            rows={split: len(digests[split]) for split in TRAINED},
+            views=p.finetune.views,
+            gather=gather,
+            label="running the prefix",
+            earlier=find_earlier(previous, ACTIVATIONS, digests, about),
+        ).write(checkpoint, cluster)
+    link_folder(checkpoint.folder / plan.cut, folder / plan.cut)
+    about["environment"] = describe_environment()
+    write_about(folder, digests, about)
+
+
+def open_start(
+    p: params.Params, plan: Plan, backbone: keras.Model, features: Features
+) -> tuple[str, str, Mapping[str, Gather]]:
+    """The layer to start at, its dtype, and what gathers its activations.
+
+    It is the tap, or the images where the tap is no help.
+    """
+    if features.tap and is_behind(backbone, plan.cut, features.tap):
+        views = p.finetune.views
+        gather = {s: features.gather(features.tap, s, views) for s in TRAINED}
+        return features.tap, features.tap_dtype, gather
+    dataset, augment = Dataset(PREPARED), p.augment.model_dump()
+    images = {s: gather_views(dataset, s, augment) for s in TRAINED}
+    return IMAGE, "uint8", images
 
 
 if __name__ == "__main__":

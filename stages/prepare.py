@@ -4,12 +4,14 @@ from thaw.data.dataset import Dataset
 from thaw.data.splits import SPLITS
 from thaw.files.atomic import link_folder, new_folder
 from thaw.files.text import write_json
+from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
 from thaw.prepare.sources import open_source
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
 from thaw.run.environment import describe_environment
+from thaw.run.previous import open_previous
 
 PREPARED = "data/prepared"
 DETAILS = "metrics/details/prepare.json"
@@ -28,9 +30,15 @@ def main() -> None:
     say(f"reading {source.size} images, {len(source.classes)} classes")
     if warning := p.warning_of_characters:
         say(f"warning: {warning}")
-    with open_checkpoint() as checkpoint, new_folder(PREPARED) as folder:
+    with (
+        open_previous([p.prepare.path], ["prepare.fit"], DETAILS) as previous,
+        open_checkpoint() as checkpoint,
+        new_folder(PREPARED) as folder,
+    ):
+        before = previous.folder / PREPARED if previous else None
         counts = prepare_dataset(
             source,
+            DecodedBefore(before, p.image_size),
             checkpoint,
             image_size=p.image_size,
             fit=p.prepare.fit,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from programs import run
-from samples import IMAGES, WIDTHS, read, write_photographs
+from samples import FACTS_OF_IMAGES, IMAGES, WIDTHS, read, write_photographs
 
 from benchmarks import project
 from benchmarks.project import ROOT, list_ran
@@ -191,6 +191,7 @@ def dataset(tmp_path):
     for split in ("train", "validation", "test"):
         (tmp_path / "prepared" / split).mkdir(parents=True)
         np.save(tmp_path / "prepared" / split / "images.npy", IMAGES)
+        np.save(tmp_path / "prepared" / split / "facts.npy", FACTS_OF_IMAGES)
     write_json(tmp_path / "prepared" / "classes.json", ["a", "b", "c"])
     return Dataset(tmp_path / "prepared")
 

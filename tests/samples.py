@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.project import PARAMS
+from thaw.data.facts import FACTS, digest_pixels
 from thaw.files.atomic import link_folder, new_folder
+from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
 from thaw.run.checkpoints import Checkpoint
 
@@ -56,14 +58,14 @@ OPTIONS = {
 }
 
 
-def prepare(source, folder, **options):
+def prepare(source, folder, before=None, **options):
     """`prepare_dataset` into a new folder, with a checkpoint of its own."""
     scratch = folder.with_name(f"{folder.name}-scratch")
     scratch.mkdir(exist_ok=True)
     with new_folder(folder) as unfinished:
-        counts = prepare_dataset(
-            source, Checkpoint(scratch), **(OPTIONS | options)
-        )
+        options = OPTIONS | options
+        known = DecodedBefore(before, options["image_size"])
+        counts = prepare_dataset(source, known, Checkpoint(scratch), **options)
         link_folder(scratch / "prepared", unfinished)
     shutil.rmtree(scratch)
     return counts
@@ -87,6 +89,11 @@ AUGMENT = PARAMS["augment"] | {
 STILL = dict.fromkeys(AUGMENT, 0) | {"horizontal_flip": False}
 
 ROWS = np.arange(24)
+
+DIGESTS = np.stack([digest_pixels(image) for image in IMAGES])
+
+FACTS_OF_IMAGES = np.zeros(24, FACTS)
+FACTS_OF_IMAGES["digest"] = DIGESTS
 
 
 def read(path):

@@ -295,7 +295,7 @@ def test_a_missing_test_image_is_named(tmp_path, gone):
         return open_source("folder", str(tmp_path), "first", None, None)
 
     index = [
-        {"path": item.path, "id": item.load()[0]}
+        {"path": item.path, "id": item.read().identity}
         for item in open_folder().items
     ]
     assert len(list(load_originals(open_folder(), index))) == 15

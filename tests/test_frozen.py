@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from conftest import slow
 from networks import as_list
-from samples import AUGMENT, IMAGES
+from samples import AUGMENT, DIGESTS, IMAGES
 
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
 from thaw.data.views import augment_images
 from thaw.errors import InputError
+from thaw.files.arrays import create_array
 from thaw.frozen.keras import KerasEngine
 from thaw.frozen.network import FrozenNetwork, freeze_model, unpack_network
 from thaw.frozen.passes import FrozenPass
@@ -153,7 +154,8 @@ def test_openvino_telemetry_is_never_imported(b0):
 
 def test_activations_beyond_float16_are_noticed(tmp_path):
     paths = [tmp_path / "a.npy"]
-    half = ActivationWriter(paths, Order(2, 1, 8), (1,), "float16", new=True)
+    create_array(paths[0], (2, 1), "float16")
+    half = ActivationWriter(paths, Order(2, 1, 8), np.arange(2))
     half[0:1] = np.array([[65000.0]])
     assert not half.overflowed
     half[1:2] = np.array([[70000.0]])
@@ -176,7 +178,7 @@ def write(b0, tmp_path):
             gather=dict.fromkeys(
                 ("train", "validation", "test"),
                 lambda rows, views: augment_images(
-                    IMAGES, rows, views, **AUGMENT
+                    IMAGES[rows], DIGESTS[rows], views, **AUGMENT
                 ),
             ),
             label="writing",

@@ -211,6 +211,10 @@ FLOORS = ("files", "run", "data", "network", "prepare", "frozen", "train",
 # Says and guards what stages do, and changes none of their results.
 FRAME = "run"
 
+# What wrote the rows that a stage reads: it keeps its own while that is the
+# same.
+GOES_ON_FROM = {"prefix": ["stages/extract.py"]}
+
 
 def list_imports(path: Path) -> set[Path]:
     """Files of thaw/ that a file imports, at once or later."""

@@ -11,6 +11,7 @@ from samples import AUGMENT
 
 from thaw.data import blocks as data_blocks
 from thaw.data.blocks import Order, find_starts
+from thaw.data.facts import digest_pixels
 from thaw.data.views import ImageViews
 from thaw.errors import InputError
 from thaw.frozen.network import freeze_model
@@ -51,11 +52,13 @@ def network():
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
+    folder, views = tmp_path_factory.mktemp("images"), {}
     for split, rows in ROWS.items():
         images = RNG.integers(0, 256, (rows, 24, 24, 3), np.uint8)
         np.save(folder / f"{split}.npy", images)
-    return {x: ImageViews(folder / f"{x}.npy", AUGMENT) for x in ROWS}
+        digests = np.stack([digest_pixels(image) for image in images])
+        views[split] = ImageViews(folder / f"{split}.npy", digests, AUGMENT)
+    return views
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import slow
 from networks import make_training, new_checkpoint
-from samples import AUGMENT, IMAGES, LABELS, ROWS, STILL
+from samples import AUGMENT, DIGESTS, IMAGES, LABELS, ROWS, STILL
 
 from thaw.data.activations import Features
 from thaw.data.views import augment_images, gather_views
@@ -85,7 +85,7 @@ def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
     kept_pass = FrozenPass(network, layers, rows, 2, images, "writing")
     kept_pass.write(Checkpoint(tmp_path))
     write_json(
-        tmp_path / "extract.json",
+        tmp_path / "about.json",
         {
             "classes": ["a", "b", "c"],
             "views": 2,
@@ -116,7 +116,7 @@ def test_a_network_without_frozen_part_is_fed_with_images(b0, dataset):
     views = np.arange(24) % 2
     assert np.array_equal(
         inputs["train"](ROWS, views),
-        augment_images(IMAGES, ROWS, views, **AUGMENT),
+        augment_images(IMAGES, DIGESTS, views, **AUGMENT),
     )
 
 

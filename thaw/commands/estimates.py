@@ -101,7 +101,7 @@ class Workload:
         items = list(islice(self.source.items, TRIAL_IMAGES))
 
         def decode_item(item) -> None:
-            decode(item, self.p.image_size, self.p.prepare.fit)
+            decode(item.read(), self.p.image_size, self.p.prepare.fit)
 
         def run() -> None:
             for _ in map_ahead(decode_item, items, ahead=TRIAL_IMAGES):

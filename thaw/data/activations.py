@@ -1,8 +1,9 @@
 """Kept outputs of the frozen network: data/features and data/activations.
 
 Each has a folder for every kept layer. In it lies an array for each split and
-view: LAYER/SPLIT-VIEW.npy (n, *shape), rows in the order of data/prepared.
-data/features holds the labels, too, and says in extract.json what it holds.
+view: LAYER/SPLIT-VIEW.npy (n, *shape), rows in the order of data/prepared. Each
+says what the rows are of, digests/SPLIT.npy, and in ABOUT what computed them.
+data/features holds the labels, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,11 @@ import numpy as np
 from thaw.data.blocks import Order
 from thaw.data.dataset import Gather, open_labels
 from thaw.data.splits import count_views
-from thaw.files.arrays import continue_array, create_array, open_array
+from thaw.files.arrays import continue_array, open_array
 from thaw.files.text import read_json, write_json
 from thaw.run.efficientnet import POOLED
 
-ABOUT = "extract.json"
+ABOUT = "about.json"
 
 
 def get_path(folder: str | Path, layer: str, split: str, view: int) -> Path:
@@ -47,63 +48,66 @@ def open_activations(
     return open_array(get_path(folder, layer, split, view))
 
 
+def get_digests_path(folder: str | Path, split: str) -> Path:
+    return Path(folder) / "digests" / f"{split}.npy"
+
+
 class ActivationWriter:
-    """Writes the views of one layer and split, by position.
+    """Writes the views of some rows of one layer and split, by position.
 
     Args:
-        paths: of the array of each view.
+        paths: of the array of each view, from `create_array`.
         order: of the positions.
-        shape: of a row.
-        dtype: of the arrays.
-        new: whether the arrays are created, or else continued.
+        rows: (n,), the rows that the order counts.
 
     Attributes:
         overflowed: whether a value left the dtype's range.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        order: Order,
-        shape: tuple[int, ...],
-        dtype: str,
-        new: bool,
-    ):
-        self.arrays = [
-            create_array(path, (order.rows, *shape), dtype)
-            if new
-            else continue_array(path)
-            for path in paths
-        ]
-        self.order, self.overflowed = order, False
+    def __init__(self, paths: Sequence[Path], order: Order, rows: np.ndarray):
+        self.arrays = [continue_array(path) for path in paths]
+        self.order, self.rows, self.overflowed = order, rows, False
 
     def __setitem__(self, positions: slice, values: np.ndarray) -> None:
         """Writes values (n, *shape) at n consecutive positions."""
-        rows, view_numbers = self.order.locate(positions.start, positions.stop)
-        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        places, views = self.order.locate(positions.start, positions.stop)
         with np.errstate(over="ignore"):
-            for part in np.split(np.arange(len(rows)), ends):
-                array = self.arrays[view_numbers[part[0]]]
-                array[rows[part[0]] : rows[part[-1]] + 1] = values[part]
-        limit = np.finfo(self.arrays[0].dtype).max
-        if not -limit <= values.min() <= values.max() <= limit:  # or NaN
+            for view in np.unique(views):
+                chosen = views == view
+                self.arrays[view][self.rows[places[chosen]]] = values[chosen]
+        if leaves_range(values, self.arrays[0].dtype):
             self.overflowed = True
 
 
+def leaves_range(values: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether any value is no finite number in a floating-point dtype."""
+    limit = np.finfo(dtype).max
+    return not -limit <= values.min() <= values.max() <= limit  # or NaN
+
+
 def write_about(
-    folder: str | Path, labels: Mapping[str, np.ndarray], about: dict[str, Any]
+    folder: str | Path,
+    digests: Mapping[str, np.ndarray],
+    about: dict[str, Any],
 ) -> None:
-    """Writes what `Features` reads beside the activations.
+    """Writes what an `Earlier` is found by, beside the activations.
 
     Args:
-        folder: data/features.
-        labels: of each split, (n,) int32.
-        about: the attributes of `Features`, and more.
+        folder: data/features or data/activations.
+        digests: of each split, (n, 2) uint64, of the rows' images.
+        about: what computed the activations, and more.
     """
+    (Path(folder) / "digests").mkdir()
+    for split in digests:
+        np.save(get_digests_path(folder, split), digests[split])
+    write_json(Path(folder) / ABOUT, about)
+
+
+def write_labels(folder: str | Path, labels: Mapping[str, np.ndarray]) -> None:
+    """Of each split, (n,) int32, beside the activations."""
     (Path(folder) / "labels").mkdir()
     for split in labels:
         np.save(get_labels_path(folder, split), labels[split])
-    write_json(Path(folder) / ABOUT, about)
 
 
 class Features:
@@ -142,6 +146,10 @@ class Features:
     def tap_dtype(self) -> str:
         assert self.tap, "asked for where it was kept"
         return str(open_activations(self.folder, self.tap, "train", 0).dtype)
+
+    def open_digests(self, split: str) -> np.ndarray:
+        """(n, 2) uint64, of the rows' images."""
+        return np.array(open_array(get_digests_path(self.folder, split)))
 
     def open_labels(self, split: str) -> np.ndarray:
         """(n,) int32; raises InputError for any that is no class."""
@@ -182,12 +190,12 @@ class KeptViews:
             batch[chosen] = self.arrays[view][rows[chosen]]
         return batch
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """All views of each row (stop - start, views, *shape)."""
-        return np.stack([array[start:stop] for array in self.arrays], axis=1)
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """All views of each row (n, views, *shape)."""
+        return np.stack([array[rows] for array in self.arrays], axis=1)
 
-    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
-        return lambda rows, view_numbers: inputs[rows - first, view_numbers]
+    def gather_from(self, inputs: np.ndarray, rows: np.ndarray) -> Gather:
+        return lambda places, view_numbers: inputs[places, view_numbers]
 
 
 def gather_kept(

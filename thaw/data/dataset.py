@@ -25,11 +25,11 @@ class PortableGather(Protocol):
         self, rows: np.ndarray, view_numbers: np.ndarray, /
     ) -> np.ndarray: ...
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """What consecutive rows' views are made of (stop - start, ...)."""
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """What the views of some rows are made of (n, ...)."""
 
-    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
-        """What gathers from rows that were read; inputs[0] is row `first`."""
+    def gather_from(self, inputs: np.ndarray, rows: np.ndarray) -> Gather:
+        """What gathers by places from rows (n,) that were read (n, ...)."""
 
 
 class Dataset:
@@ -67,6 +67,11 @@ class Dataset:
     def open_labels(self, split: str) -> np.ndarray:
         """(n,) int32; raises InputError for any that is no class."""
         return open_labels(self.folder / split / "labels.npy", self.classes)
+
+    def read_digests(self, split: str) -> np.ndarray:
+        """(n, 2) uint64: what is equal where the images are."""
+        facts = open_array(self.folder / split / "facts.npy")
+        return np.ascontiguousarray(facts["digest"])
 
     def read_index(self, split: str) -> Iterator[dict[str, str]]:
         return read_table(self.folder / split / "index.csv")

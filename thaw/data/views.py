@@ -1,6 +1,6 @@
 """Views: seeded, augmented versions of each training image."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -15,42 +15,42 @@ cv2.setNumThreads(1)
 
 def augment_images(
     images: np.ndarray,
-    rows: np.ndarray,
+    digests: np.ndarray,
     view_numbers: np.ndarray,
     seed: int,
     rotation: float,
     translation: float,
     horizontal_flip: bool,
     contrast: float,
-    first: int = 0,
 ) -> np.ndarray:
-    """Views of some images; view 0 is the image itself.
+    """A view of each image; view 0 is the image itself.
 
-    The seed, the row and the view's number alone determine a view, so batches
-    may be cut anywhere. Keywords are those of `augment` in params.yaml.
+    The seed, the image's digest and the view's number alone determine a view,
+    whatever other images there are. Keywords are those of `augment` in
+    params.yaml.
 
     Args:
-        images: (all, H, W, 3) uint8, range [0, 255].
-        rows: (n,), which of them.
+        images: (n, H, W, 3) uint8, range [0, 255].
+        digests: (n, 2) uint64, of the images.
         view_numbers: (n,), 0 or more.
         seed: of all draws.
         rotation: at most this share of a full turn, either way.
         translation: at most this share of height and width, either way.
         horizontal_flip: whether half of the views are mirrored.
         contrast: at most this factor less or more.
-        first: the row of images[0].
 
     Returns:
         (n, H, W, 3) uint8, range [0, 255].
     """
-    augmented = np.empty((len(rows), *images.shape[1:]), np.uint8)
+    augmented = np.empty_like(images)
     warped = np.empty(images.shape[1:], np.uint8)
-    for out, row, view in zip(augmented, rows, view_numbers, strict=True):
-        image = images[row - first]
+    for out, image, digest, view in zip(
+        augmented, images, digests.tolist(), view_numbers, strict=True
+    ):
         if view == 0:
             out[:] = image
             continue
-        rng = np.random.default_rng([seed, view, row])
+        rng = np.random.default_rng([seed, view, *digest])
         turn, right, down, factor = rng.uniform(-1, 1, 4)
         mirrored = horizontal_flip and rng.random() < 0.5
         matrix = make_affine(
@@ -111,32 +111,41 @@ class ImageViews:
 
     Args:
         path: of the images (all, H, W, 3) uint8.
+        digests: (all, 2) uint64, of the images.
         augment: the keywords of `augment_images`.
     """
 
-    def __init__(self, path: str | Path, augment: dict):
-        self.path, self.augment = Path(path).absolute(), augment
+    def __init__(self, path: str | Path, digests: np.ndarray, augment: dict):
+        self.path, self.digests = Path(path).absolute(), digests
+        self.augment = augment
 
     @cached_property
     def images(self) -> np.ndarray:
         return open_array(self.path)
 
     def __getstate__(self) -> dict:
-        return {"path": self.path, "augment": self.augment}
+        names = ("path", "digests", "augment")
+        return {name: getattr(self, name) for name in names}
 
     def __call__(
         self, rows: np.ndarray, view_numbers: np.ndarray
     ) -> np.ndarray:
-        return augment_images(self.images, rows, view_numbers, **self.augment)
+        return augment_images(
+            self.images[rows], self.digests[rows], view_numbers, **self.augment
+        )
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """The images (stop - start, H, W, 3)."""
-        return np.array(self.images[start:stop])
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The images (n, H, W, 3)."""
+        return self.images[rows]
 
-    def gather_from(self, inputs: np.ndarray, first: int) -> Gather:
-        return partial(augment_images, inputs, first=first, **self.augment)
+    def gather_from(self, inputs: np.ndarray, rows: np.ndarray) -> Gather:
+        digests = self.digests[rows]
+        return lambda places, view_numbers: augment_images(
+            inputs[places], digests[places], view_numbers, **self.augment
+        )
 
 
 def gather_views(dataset: Dataset, split: str, augment: dict) -> ImageViews:
     dataset.open_images(split)  # or raises
-    return ImageViews(dataset.get_path(split), augment)
+    digests = dataset.read_digests(split)
+    return ImageViews(dataset.get_path(split), digests, augment)

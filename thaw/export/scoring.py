@@ -56,12 +56,12 @@ def load_originals(
 
     def load(pair: tuple[Item, dict[str, str]]) -> np.ndarray:
         item, entry = pair
-        identity, image = item.load()
-        if identity != entry["id"]:
+        encoded = item.read()
+        if encoded.identity != entry["id"]:
             raise InputError(
                 f"{item.path} has changed since the images were prepared"
             )
-        return np.asarray(image)
+        return np.asarray(encoded.decode())
 
     return map_ahead(load, find_items(source, index), ORIGINALS_AHEAD)
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import cast
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from thaw.data.activations import (
     ActivationWriter,
+    get_path,
     list_paths,
     open_activations,
 )
@@ -18,6 +19,8 @@ from thaw.data.blocks import Order, choose_block, count_before, find_starts
 from thaw.data.dataset import Gather, PortableGather
 from thaw.data.splits import count_views
 from thaw.errors import InputError
+from thaw.files.arrays import create_array
+from thaw.frozen.earlier import Earlier
 from thaw.frozen.network import FrozenNetwork, freeze_model
 from thaw.frozen.ray import Cluster, Job
 from thaw.network.backend import keras, warn_of_float32
@@ -45,16 +48,19 @@ Portion = tuple[str, int, list[ActivationWriter]]
 class FrozenPass:
     """Every view of every row of some splits, once through a frozen network.
 
+    Rows that an earlier pass wrote do not pass; they are copied.
+
     Attributes:
         network: one output for each layer.
         layers: layer name to "float16" or "float32", in the network's order.
             A layer that leaves float16's range is written in float32 instead,
             in a second run.
-        rows: images in each split that passes.
+        rows: images in each split.
         views: of each training image.
         gather: of each split, gives the network's inputs; on a cluster it is a
             `PortableGather`.
         label: of the progress bar.
+        earlier: what was written of the same layers, in the same way.
     """
 
     network: FrozenNetwork
@@ -63,6 +69,7 @@ class FrozenPass:
     views: int
     gather: Mapping[str, Gather]
     label: str
+    earlier: Earlier | None = None
 
     def write(
         self, checkpoint: Checkpoint, cluster: Cluster | None = None
@@ -80,30 +87,45 @@ class FrozenPass:
             InputError: where an output is not finite.
             OSError: where the disk has not the room.
         """
-        if checkpoint.note.get("by") != self.by:
-            self._begin(checkpoint, self.layers)
-        segment = self.images
-        if checkpoint.note["done"] < self.images:
-            self._check_room(checkpoint)
-            warn_of_float32()
-            segment = self._announce(checkpoint, cluster)
-        while overflowed := self._run(checkpoint, cluster, segment):
-            self._widen(checkpoint, overflowed)
+        again = self
+        if checkpoint.note.get("by") == self.by:
+            again = replace(self, layers=checkpoint.note["dtypes"])
+        else:
+            self._begin(checkpoint)
+        while overflowed := again._run(checkpoint, cluster):
+            again = replace(again, layers=again._widen(overflowed))
+            again._begin(checkpoint)
 
     @property
     def by(self) -> str:
         """What computes; another one can't go on with the work."""
-        return f"{self.network.engine} {self.network.precision}"
+        identity = self.earlier.identity if self.earlier else ""
+        return f"{self.network.engine} {self.network.precision} {identity}"
+
+    @cached_property
+    def kept(self) -> Earlier | None:
+        """The earlier pass, if it wrote all that is wanted of a row."""
+        views = {split: count_views(split, self.views) for split in self.rows}
+        earlier = self.earlier
+        return earlier if earlier and earlier.has(self.layers, views) else None
+
+    @cached_property
+    def passing(self) -> dict[str, np.ndarray]:
+        """Of each split, the rows that pass (n,)."""
+        if not self.kept:
+            return {split: np.arange(rows) for split, rows in self.rows.items()}
+        places = self.kept.places
+        return {split: np.flatnonzero(places[split] < 0) for split in self.rows}
 
     @cached_property
     def orders(self) -> dict[str, Order]:
         """Of each split, as they pass one after the other."""
         values = sum(math.prod(shape) for shape in self.network.outputs)
         orders = {}
-        for split, rows in self.rows.items():
+        for split, rows in self.passing.items():
             views = count_views(split, self.views)
             block = choose_block(self.network.input_bytes, 4 * values, views)
-            orders[split] = Order(rows, views, block)
+            orders[split] = Order(len(rows), views, block)
         return orders
 
     @cached_property
@@ -111,11 +133,27 @@ class FrozenPass:
         """That the network runs on, views counted."""
         return sum(map(len, self.orders.values()))
 
-    def _begin(self, checkpoint: Checkpoint, dtypes: dict[str, str]) -> None:
-        """Notes that nothing is done, and which dtype each layer gets."""
-        checkpoint.write(done=0, dtypes=dtypes, overflowed=[], by=self.by)
-        for layer in self.layers:
+    def _begin(self, checkpoint: Checkpoint) -> None:
+        """Makes the arrays, and fills the rows that do not pass."""
+        self._check_room(checkpoint)
+        overflowed = set()
+        for shape, layer in zip(self.network.outputs, self.layers, strict=True):
             (checkpoint.folder / layer).mkdir(parents=True, exist_ok=True)
+            for split, rows in self.rows.items():
+                for view in range(count_views(split, self.views)):
+                    array = create_array(
+                        get_path(checkpoint.folder, layer, split, view),
+                        (rows, *shape),
+                        self.layers[layer],
+                    )
+                    if self.kept and self.kept.copy(layer, split, view, array):
+                        overflowed.add(layer)
+        checkpoint.write(
+            done=0,
+            dtypes=self.layers,
+            overflowed=sorted(overflowed),
+            by=self.by,
+        )
 
     def _find_starts(
         self, checkpoint: Checkpoint, cluster: Cluster | None
@@ -124,21 +162,27 @@ class FrozenPass:
         done = checkpoint.note["done"]
         return find_starts(self.orders, done, whole_blocks=bool(cluster))
 
-    def _measure_size(self, checkpoint: Checkpoint) -> int:
+    @property
+    def size(self) -> int:
         """Bytes of all arrays."""
-        dtypes = checkpoint.note["dtypes"]
-        return self.images * sum(
-            math.prod(shape) * np.dtype(dtypes[layer]).itemsize
-            for shape, layer in zip(
-                self.network.outputs, self.layers, strict=True
+        views = sum(
+            rows * count_views(split, self.views)
+            for split, rows in self.rows.items()
+        )
+        return views * sum(
+            math.prod(shape) * np.dtype(dtype).itemsize
+            for shape, dtype in zip(
+                self.network.outputs, self.layers.values(), strict=True
             )
         )
 
     def _check_room(self, checkpoint: Checkpoint) -> None:
         """Raises OSError where the disk can't hold the arrays and a copy."""
-        # DVC's cache may have to copy.
-        size = 2 * self._measure_size(checkpoint)
+        size = 2 * self.size  # DVC's cache may have to copy
         checkpoint.check_room(size, "fewer views or no tap need less")
+
+    def _count_passing(self) -> int:
+        return sum(map(len, self.passing.values()))
 
     def _announce(self, checkpoint: Checkpoint, cluster: Cluster | None) -> int:
         """Says what is to come and how long it takes.
@@ -146,10 +190,10 @@ class FrozenPass:
         Returns:
             Images that this machine runs between two notes.
         """
-        counted = ", views counted" * (self.images > sum(self.rows.values()))
+        counted = ", views counted" * (self.images > self._count_passing())
         known = (
             f"{self.label}: {format_count(self.images, 'image')}{counted}; "
-            f"{format_bytes(self._measure_size(checkpoint))} to write"
+            f"{format_bytes(self.size)} to write"
         )
         done = sum(self._find_starts(checkpoint, cluster).values())
         segment = self.images
@@ -167,7 +211,7 @@ class FrozenPass:
 
     def _time_image(self) -> float:
         """Seconds that an image takes, by a short run."""
-        split = max(self.orders, key=lambda split: self.orders[split].views)
+        split = max(self.orders, key=lambda split: len(self.orders[split]))
         order = self.orders[split]
         count = min(TRIAL, order.rows, math.ceil(self.images / 20))
         first = len(order) - count  # in the last view, which is augmented
@@ -184,12 +228,20 @@ class FrozenPass:
 
     def _load(self, split: str, start: int, stop: int) -> np.ndarray:
         """The network's inputs at consecutive positions."""
-        return self.gather[split](*self.orders[split].locate(start, stop))
+        places, view_numbers = self.orders[split].locate(start, stop)
+        return self.gather[split](self.passing[split][places], view_numbers)
 
     def _run(
-        self, checkpoint: Checkpoint, cluster: Cluster | None, segment: int
+        self, checkpoint: Checkpoint, cluster: Cluster | None
     ) -> list[str]:
         """Runs what is left; gives the layers that left their dtype's range."""
+        if self.kept:
+            total = sum(self.rows.values())
+            say(f"{self._count_passing():,} of {total:,} images are new")
+        segment = self.images
+        if checkpoint.note["done"] < self.images:
+            warn_of_float32()
+            segment = self._announce(checkpoint, cluster)
         overflowed = set(checkpoint.note["overflowed"])
         starts = self._find_starts(checkpoint, cluster)
         done = sum(starts.values())
@@ -223,7 +275,7 @@ class FrozenPass:
         for split, order in self.orders.items():
             if starts[split] == len(order):
                 continue
-            writers = self._open_writers(checkpoint, split, starts)
+            writers = self._open_writers(checkpoint, split)
             for start in range(starts[split], len(order), segment):
                 stop = min(start + segment, len(order))
                 self.network.run(
@@ -244,17 +296,17 @@ class FrozenPass:
         cluster: Cluster,
     ) -> Iterator[Portion]:
         """Has a cluster run blocks; writes what comes back."""
-        dtypes = checkpoint.note["dtypes"]
         job = Job(
             cast("Mapping[str, PortableGather]", self.gather),
             self.orders,
+            self.passing,
             {split: self.network.get_precision(split) for split in self.orders},
-            [dtypes[layer] for layer in self.layers],
+            list(self.layers.values()),
         )
         opened: dict[str, list[ActivationWriter]] = {}
         for split, start, results in cluster.run(self.network, job, starts):
             if split not in opened:
-                opened = {split: self._open_writers(checkpoint, split, starts)}
+                opened = {split: self._open_writers(checkpoint, split)}
             count = len(results[0])
             for writer, values in zip(opened[split], results, strict=True):
                 writer[start : start + count] = values
@@ -262,38 +314,32 @@ class FrozenPass:
             yield split, start + count, opened[split]
 
     def _open_writers(
-        self, checkpoint: Checkpoint, split: str, starts: dict[str, int]
+        self, checkpoint: Checkpoint, split: str
     ) -> list[ActivationWriter]:
-        """One for each layer; its arrays are new where nothing is done."""
+        """One for each layer."""
         return [
             ActivationWriter(
                 list_paths(checkpoint.folder, layer, split, self.views),
                 self.orders[split],
-                shape,
-                checkpoint.note["dtypes"][layer],
-                new=starts[split] == 0,
+                self.passing[split],
             )
-            for shape, layer in zip(
-                self.network.outputs, self.layers, strict=True
-            )
+            for layer in self.layers
         ]
 
-    def _widen(self, checkpoint: Checkpoint, overflowed: list[str]) -> None:
-        """Has the next run write some layers in float32, from the start.
+    def _widen(self, overflowed: list[str]) -> dict[str, str]:
+        """The layers, some of them in float32.
 
         Raises:
             InputError: where one of them is in float32 already.
         """
         names = ", ".join(overflowed)
-        dtypes = checkpoint.note["dtypes"]
-        if any(dtypes[layer] == "float32" for layer in overflowed):
+        if any(self.layers[layer] == "float32" for layer in overflowed):
             raise InputError(
                 f"{names} gives values that are not finite: the backbone's "
                 "weights are broken"
             )
         say(f"{names} leaves float16's range: once more, in float32")
-        wider = dict.fromkeys(overflowed, "float32")
-        self._begin(checkpoint, dtypes | wider)
+        return self.layers | dict.fromkeys(overflowed, "float32")
 
 
 def predict(

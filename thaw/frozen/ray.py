@@ -48,12 +48,14 @@ class Job:
     Attributes:
         gather: of each split, gives the network's inputs.
         orders: of each split.
+        rows: of each split, those that the order counts.
         precisions: that the network runs in, of each split.
         dtypes: of each output.
     """
 
     gather: Mapping[str, PortableGather]
     orders: dict[str, Order]
+    rows: dict[str, np.ndarray]
     precisions: dict[str, str]
     dtypes: list[str]
 
@@ -67,21 +69,31 @@ class Job:
 
     def read_block(self, split: str, start: int) -> np.ndarray:
         """What the views of a block's rows are made of."""
-        return self.gather[split].read(*self.orders[split].get_block(start))
+        return self.gather[split].read(self._get_rows(split, start))
+
+    def _get_rows(self, split: str, start: int) -> np.ndarray:
+        """The rows of the block at a position."""
+        return self.rows[split][slice(*self.orders[split].get_block(start))]
 
     def run_block(
         self, network: FrozenNetwork, split: str, start: int, read: np.ndarray
     ) -> list[np.ndarray]:
         """Each output for all views of a block (block * views, *shape)."""
         order = self.orders[split]
-        first, stop = order.get_block(start)
-        gather = self.gather[split].gather_from(read, first)
-        count = (stop - first) * order.views
+        first, _ = order.get_block(start)
+        rows = self._get_rows(split, start)
+        gather = self.gather[split].gather_from(read, rows)
+        count = len(rows) * order.views
+
+        def load(a: int, b: int) -> np.ndarray:
+            places, view_numbers = order.locate(start + a, start + b)
+            return gather(places - first, view_numbers)
+
         outs = [
             np.empty((count, *shape), np.float32) for shape in network.outputs
         ]
         network.run(
-            lambda a, b: gather(*order.locate(start + a, start + b)),
+            load,
             count,
             outs,
             precision=self.precisions[split],

@@ -111,6 +111,19 @@ class Copies:
         _, clusters = connected_components(graph, directed=False)
         return clusters[self.pictures]
 
+    def name_sets(self, names: np.ndarray) -> np.ndarray:
+        """(n,): of rows connected by copies the name of the first, else b"".
+
+        Args:
+            names: (n,) bytes, of the rows' pictures.
+        """
+        sizes = np.bincount(self.clusters)
+        _, first, places = np.unique(
+            self.clusters, return_index=True, return_inverse=True
+        )
+        alone = sizes[self.clusters] == 1
+        return np.where(alone, b"", names[first[places]])
+
     def _cluster(self, rows: np.ndarray) -> list[np.ndarray]:
         """Rows with near-duplicates, by cluster."""
         alike = np.array(list(self.alike), int)

@@ -6,18 +6,25 @@ import re
 import time
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from thaw.data.facts import FACTS, digest_pixels
 from thaw.data.images import describe_failure, hash_pixels, resize_image
 from thaw.data.splits import SPLITS
 from thaw.files.arrays import ArrayWriter, open_array
 from thaw.files.tables import TableWriter, read_table
 from thaw.prepare.assign import hash_to_unit
-from thaw.prepare.items import Item, Source
+from thaw.prepare.decoded import (
+    FACTS_FILE,
+    FINGERPRINTS,
+    IMAGES,
+    Decoded,
+    DecodedBefore,
+)
+from thaw.prepare.items import Encoded, Item, Source
 from thaw.prepare.near_duplicates import BLANK, FINGERPRINT, make_fingerprint
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
@@ -28,48 +35,31 @@ SECONDS_BETWEEN_NOTES = 10
 
 AHEAD = 64  # images that threads have at hand
 
-# In the checkpoint.
-IMAGES = "images.npy"
-FINGERPRINTS = "fingerprints.npy"
-TABLE = "decoded.csv"
+TABLE = "decoded.csv"  # in the checkpoint, beside arrays of all images
 
 RANK = -1  # a seed that prepare.seed can't be
 
-COLUMNS = ["id", "path", "class", "group", "split", "picture", "reason"]
+COLUMNS = ["id", "path", "class", "group", "split", "reason"]
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """One image, as it is kept.
-
-    Attributes:
-        identity: sha256 of its file.
-        image: (image_size, image_size, 3) uint8.
-        fingerprint: `FINGERPRINT` uint8.
-        picture: equal for images that are equal, as the fingerprint tells, or
-            else the pixels.
-    """
-
-    identity: str
-    image: np.ndarray
-    fingerprint: np.ndarray
-    picture: str
-
-
-def decode(item: Item, image_size: int, fit: str) -> Decoded:
-    identity, image = item.load()
+def decode(encoded: Encoded, image_size: int, fit: str) -> Decoded:
+    image = encoded.decode()
     fingerprint = make_fingerprint(image)
     if np.array_equal(fingerprint, BLANK):
         picture = hash_pixels(image)
     else:
         picture = hashlib.sha256(fingerprint.tobytes()).hexdigest()[:16]
-    return Decoded(
-        identity, resize_image(image, image_size, fit), fingerprint, picture
-    )
+    resized = resize_image(image, image_size, fit)
+    facts = np.zeros((), FACTS)
+    facts["id"] = bytes.fromhex(encoded.identity)
+    facts["picture"] = picture
+    facts["digest"] = digest_pixels(resized)
+    return Decoded(encoded.identity, resized, fingerprint, facts)
 
 
 def decode_images(
     source: Source,
+    before: DecodedBefore,
     checkpoint: Checkpoint,
     image_size: int,
     fit: str,
@@ -77,19 +67,24 @@ def decode_images(
 ) -> None:
     """All images, resized, and a table of them, in the source's order.
 
+    Decodes files whose content no earlier run has decoded.
+
     Resumes where the checkpoint's note says that an earlier run was cut off.
     Holds few images at a time.
     """
 
     def load(item: Item) -> tuple[Item, Decoded | Exception]:
         try:
-            return item, decode(item, image_size, fit)
+            encoded = item.read()
+            found = before.find(encoded.identity)
+            return item, found or decode(encoded, image_size, fit)
         except Exception as error:  # Pillow's plugins raise anything
             return item, error
 
     folder = checkpoint.folder
-    start = {"items": 0, "images": 0, "bytes": 0} | checkpoint.note
-    done, kept = start["items"], start["images"]
+    start = dict.fromkeys(("items", "images", "known", "bytes"), 0)
+    start |= checkpoint.note
+    done, kept, known = start["items"], start["images"], start["known"]
     if done:
         os.truncate(folder / TABLE, start["bytes"])
         say(
@@ -102,6 +97,7 @@ def decode_images(
         ArrayWriter(
             folder / FINGERPRINTS, FINGERPRINT, np.uint8, kept
         ) as fingerprints,
+        ArrayWriter(folder / FACTS_FILE, (), FACTS, kept) as facts,
         (folder / TABLE).open(
             "a" if done else "w", encoding="utf-8", newline=""
         ) as file,
@@ -116,22 +112,27 @@ def decode_images(
             name = source.classes[item.label]
             about = [item.path, name, find_group(group, item.path), item.split]
             if isinstance(result, Exception):
-                table.writerow(["", *about, "", describe_failure(result)])
+                table.writerow(["", *about, describe_failure(result)])
             else:
                 images.append(result.image[None])
                 fingerprints.append(result.fingerprint[None])
-                table.writerow([result.identity, *about, result.picture, ""])
+                facts.append(result.facts[None])
+                table.writerow([result.identity, *about, ""])
+                known += result.known
             done += 1
             bar.update()
             if time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
-                for writer in (images, fingerprints, file):
+                for writer in (images, fingerprints, facts, file):
                     writer.flush()
                 checkpoint.write(
                     items=done,
                     images=images.rows,
+                    known=known,
                     bytes=os.fstat(file.fileno()).st_size,
                 )
                 noted = time.monotonic()
+    if len(before):
+        say(f"{done - known:,} of {done:,} images are new, and were decoded")
 
 
 def find_group(group: str | None, path: str) -> str:
@@ -152,7 +153,6 @@ class Rows:
         hashes: (n,) float64, of the group, or else of the file.
         ranks: (n,) float64, of the same, whatever the seed.
         grouped: (n,) bool.
-        pictures: (n,) bytes, equal for equal images.
         bad: path, class, split and reason of what could not be decoded.
     """
 
@@ -161,7 +161,7 @@ class Rows:
         label_of = {name: label for label, name in enumerate(classes)}
         labels, splits = array("i"), array("b")
         hashes, ranks = array("d"), array("d")
-        grouped, pictures = array("b"), bytearray()
+        grouped = array("b")
         for entry in self.read_entries():
             unit = entry["group"] or entry["id"]
             labels.append(label_of[entry["class"]])
@@ -169,11 +169,9 @@ class Rows:
             hashes.append(hash_to_unit(unit, seed))
             ranks.append(hash_to_unit(unit, RANK))
             grouped.append(bool(entry["group"]))
-            pictures += entry["picture"].encode()
         self.labels, self.splits = np.array(labels), np.array(splits)
         self.hashes, self.ranks = np.array(hashes), np.array(ranks)
         self.grouped = np.array(grouped, bool)
-        self.pictures = np.frombuffer(bytes(pictures), "S16")
         self.bad = [
             tuple(entry[name] for name in ("path", "class", "split", "reason"))
             for entry in read_table(folder / TABLE)
@@ -201,7 +199,11 @@ class Rows:
         """(n, *FINGERPRINT) uint8, mapped."""
         return open_array(self.folder / FINGERPRINTS)
 
+    def open_facts(self) -> np.ndarray:
+        """(n,) `FACTS`, mapped."""
+        return open_array(self.folder / FACTS_FILE)
+
     def remove(self) -> None:
         """Removes what was only there to be split."""
-        for name in (IMAGES, FINGERPRINTS, TABLE):
+        for name in (IMAGES, FINGERPRINTS, FACTS_FILE, TABLE):
             (self.folder / name).unlink()

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from thaw.prepare.items import Item, Source, load_array
+from thaw.prepare.items import Item, Source, read_array
 
 
 def open_digits() -> Source:
@@ -18,7 +18,7 @@ def open_digits() -> Source:
             f"digits/{row:04d}",
             int(label),
             "train",
-            partial(load_array, image),
+            partial(read_array, image),
         )
         for row, (image, label) in enumerate(
             zip(pixels, digits.target, strict=True)

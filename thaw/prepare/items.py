@@ -1,4 +1,4 @@
-"""What a source yields: its classes, and images that are loaded later.
+"""What a source yields: its classes, and images that are read later.
 
 On a thread, so that a bad file costs one image and a large set no memory.
 """
@@ -6,6 +6,7 @@ On a thread, so that a bad file costs one image and a large set no memory.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,21 @@ from thaw.data.images import convert_image, decode_image
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """One image, read and not yet decoded."""
+
+    identity: str  # sha256 of its bytes
+    decode: Callable[[], Image.Image]  # RGB
+
+
+@dataclass(frozen=True)
 class Item:
-    """One image, not yet loaded."""
+    """One image, not yet read."""
 
     path: str
     label: int
     split: str  # "train" where the source brings no splits
-    load: Callable[[], tuple[str, Image.Image]]  # sha256 of its bytes, picture
+    read: Callable[[], Encoded]
 
 
 @dataclass(frozen=True)
@@ -38,14 +47,18 @@ class Source:
         return sum(self.sizes.values())
 
 
-def load_array(pixels: np.ndarray) -> tuple[str, Image.Image]:
+def read_array(pixels: np.ndarray) -> Encoded:
     if pixels.dtype == np.uint16:
         pixels = (pixels // 256).astype(np.uint8)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-    return digest.hexdigest(), convert_image(Image.fromarray(pixels))
+    return Encoded(
+        digest.hexdigest(), lambda: convert_image(Image.fromarray(pixels))
+    )
 
 
-def load_file(path: Path) -> tuple[str, Image.Image]:
+def read_file(path: Path) -> Encoded:
     data = path.read_bytes()
-    return hashlib.sha256(data).hexdigest(), decode_image(data)
+    return Encoded(
+        hashlib.sha256(data).hexdigest(), partial(decode_image, data)
+    )

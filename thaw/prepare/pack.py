@@ -15,6 +15,12 @@ from thaw.files.text import write_json
 from thaw.prepare.assign import TRAIN
 from thaw.prepare.copies import find_copies
 from thaw.prepare.decode import Rows, decode_images
+from thaw.prepare.decoded import (
+    FACTS_FILE,
+    FINGERPRINTS,
+    IMAGES,
+    DecodedBefore,
+)
 from thaw.prepare.items import Source
 from thaw.prepare.select import Selection, select_images
 from thaw.run.checkpoints import Checkpoint
@@ -24,13 +30,14 @@ from thaw.run.console import format_count, list_some, say
 MOST_BAD = 0.1
 
 PREPARED = "prepared"
+UNUSED = "unused"  # images that are in no split
 
 MOST_SHOWN = 24  # pairs of copies
 
 # Above this share the images are likely one scene that hardly changes.
 MANY_COPIES = 0.05
 
-INDEX = ["id", "path", "class", "group"]
+INDEX = ["id", "path", "class", "group", "copies"]
 QUARANTINE = ["path", "class", "split", "reason"]
 DUPLICATES = ["path", "split", "class", "other_path", "other_split"]
 DUPLICATES += ["other_class", "similarity", "decision"]
@@ -38,6 +45,7 @@ DUPLICATES += ["other_class", "similarity", "decision"]
 
 def prepare_dataset(
     source: Source,
+    before: DecodedBefore,
     checkpoint: Checkpoint,
     image_size: int,
     fit: str,
@@ -48,13 +56,14 @@ def prepare_dataset(
     group: str | None,
     duplicates: str,
 ) -> dict[str, int]:
-    """Decodes a source, in one pass that holds few images.
+    """Decodes a source, but for what is known, in one pass that holds little.
 
     Writes into the folder `PREPARED` of the checkpoint: classes.json,
     quarantine.csv (what is not used, and why), duplicates.csv (copies in two
     splits or under two labels), duplicates.npy (the first of them, (pairs, 2,
-    image_size, image_size, 3)), and for each split images.npy (n, image_size,
-    image_size, 3) uint8, labels.npy (n,) int32, index.csv.
+    image_size, image_size, 3)), and for each split, and for what is in none,
+    images.npy (n, image_size, image_size, 3) uint8, labels.npy (n,) int32,
+    facts.npy (n,), fingerprints.npy, index.csv.
 
     Says what was ignored, quarantined, left out or moved.
 
@@ -74,7 +83,7 @@ def prepare_dataset(
     # Once as decoded, once split, once in DVC's cache.
     size = source.size * 3 * image_size**2
     checkpoint.check_room(3 * size, "a smaller prepare.image_size needs less")
-    decode_images(source, checkpoint, image_size, fit, group)
+    decode_images(source, before, checkpoint, image_size, fit, group)
     rows = Rows(checkpoint.folder, source.classes, seed)
     say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
     check_bad_images(rows.bad, len(rows.labels), bad_images)
@@ -82,13 +91,16 @@ def prepare_dataset(
         say(describe_groups(rows, group))
 
     shares = {"test": test, "validation": validation}
+    pictures = np.array(rows.open_facts()["picture"])
+    copies = find_copies(pictures, rows.open_fingerprints())
     selection = select_images(
         rows,
-        find_copies(rows.pictures, rows.open_fingerprints()),
+        copies,
         {s: share for s, share in shares.items() if s not in source.splits},
         duplicates,
     )
-    pack_images(checkpoint.folder / PREPARED, rows, selection)
+    sets = copies.name_sets(pictures)
+    pack_images(checkpoint.folder / PREPARED, rows, selection, sets)
     say(*describe_selection(selection), *find_gaps(rows, selection))
     counts = count_unused(rows, selection)
     checkpoint.write(counts=counts)
@@ -96,8 +108,17 @@ def prepare_dataset(
     return counts
 
 
-def pack_images(folder: Path, rows: Rows, selection: Selection) -> None:
-    """Writes all that `prepare_dataset` names, anew."""
+def pack_images(
+    folder: Path, rows: Rows, selection: Selection, sets: np.ndarray
+) -> None:
+    """Writes all that `prepare_dataset` names, anew.
+
+    Args:
+        folder: for it.
+        rows: of all images.
+        selection: which of them are in which split.
+        sets: (n,) bytes, the same for copies of each other.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     write_duplicates(folder, rows, selection)
@@ -108,7 +129,9 @@ def pack_images(folder: Path, rows: Rows, selection: Selection) -> None:
     )
     for code, split in enumerate(SPLITS):
         members = selection.used & (selection.splits == code)
-        write_split(folder, rows, split, members)
+        write_split(folder, rows, split, members, sets)
+    if not selection.used.all():
+        write_rows(folder / UNUSED, rows, ~selection.used, sets)
     write_json(folder / "classes.json", rows.classes)
 
 
@@ -246,36 +269,65 @@ def describe_straddlers(rows: Rows, selection: Selection) -> list[tuple]:
 
 
 def write_split(
-    folder: Path, rows: Rows, split: str, members: np.ndarray
+    folder: Path, rows: Rows, split: str, members: np.ndarray, sets: np.ndarray
 ) -> None:
-    """Copies the rows of one split, block by block.
+    """Writes the rows of one split.
 
     Args:
         folder: of all splits.
         rows: of all images.
         split: the name of its own folder in there.
         members: (n,) bool.
+        sets: (n,) bytes, the same for copies of each other.
 
     Raises:
         InputError: where there are none, or their range is not [0, 255].
     """
     if not members.any():
         raise InputError(f"split {split} has no image that can be read")
-    own = folder / split
-    own.mkdir()
-    images, numbers = rows.open_images(), np.flatnonzero(members)
-    highest = 0
-    with ArrayWriter(own / "images.npy", images.shape[1:], np.uint8) as out:
-        for start in range(0, len(numbers), 64):
-            block = images[numbers[start : start + 64]]
-            highest = max(highest, block.max())
-            out.append(block)
+    highest = write_rows(folder / split, rows, members, sets)
     if highest <= 1:
         raise InputError(
             f"no pixel in split {split} is over {highest}: the images seem to "
             "be scaled to [0, 1]; [0, 255] is expected"
         )
-    np.save(own / "labels.npy", rows.labels[members])
+
+
+def write_rows(
+    folder: Path, rows: Rows, members: np.ndarray, sets: np.ndarray
+) -> int:
+    """Copies some rows, block by block.
+
+    Args:
+        folder: for them.
+        rows: of all images.
+        members: (n,) bool.
+        sets: (n,) bytes, the same for copies of each other.
+
+    Returns:
+        The highest value of a pixel.
+    """
+    folder.mkdir()
+    numbers, highest = np.flatnonzero(members), 0
+    images, fingerprints = rows.open_images(), rows.open_fingerprints()
+    with (
+        ArrayWriter(folder / IMAGES, images.shape[1:], np.uint8) as pixels,
+        ArrayWriter(
+            folder / FINGERPRINTS, fingerprints.shape[1:], np.uint8
+        ) as thumbnails,
+    ):
+        for start in range(0, len(numbers), 64):
+            some = numbers[start : start + 64]
+            block = images[some]
+            highest = max(highest, int(block.max()))
+            pixels.append(block)
+            thumbnails.append(fingerprints[some])
+    np.save(folder / FACTS_FILE, rows.open_facts()[members])
+    np.save(folder / "labels.npy", rows.labels[members])
     index = compress(rows.read_entries(), members)
-    lines = ([entry[name] for name in INDEX] for entry in index)
-    write_table(own / "index.csv", INDEX, lines)
+    lines = (
+        [*(entry[name] for name in INDEX[:-1]), name.decode()]
+        for entry, name in zip(index, sets[members], strict=True)
+    )
+    write_table(folder / "index.csv", INDEX, lines)
+    return highest

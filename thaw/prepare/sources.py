@@ -1,6 +1,6 @@
 """Where images come from: digits, folders, TensorFlow Datasets.
 
-A source names its classes and yields items; an item is loaded later, on a
+A source names its classes and yields items; an item is read later, on a
 thread, so that a bad file costs one item and a large set no memory.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from thaw.data.splits import SPLITS
 from thaw.prepare.digits import open_digits
 from thaw.prepare.folders import list_images, scan_folder
-from thaw.prepare.items import Item, Source, load_file
+from thaw.prepare.items import Item, Source, read_file
 from thaw.prepare.tfds import open_tfds
 
 
@@ -57,6 +57,6 @@ def open_folder(path: str | Path, classes: str = "first") -> Source:
             label = names.index(home.name)
             for file in map(Path, list_images(home.path)):
                 inner = file.relative_to(path).as_posix()
-                yield Item(inner, label, home.split, partial(load_file, file))
+                yield Item(inner, label, home.split, partial(read_file, file))
 
     return Source(names, splits, sizes, list_items(), scan.notes)

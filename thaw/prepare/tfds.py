@@ -13,7 +13,7 @@ import numpy as np
 
 from thaw.data.splits import SPLIT_NAMES, SPLITS
 from thaw.errors import InputError
-from thaw.prepare.items import Item, Source, load_array
+from thaw.prepare.items import Item, Source, read_array
 from thaw.run.console import list_some, without_chatter
 
 
@@ -64,8 +64,8 @@ def open_tfds(
                         f"prepare.name is {name}: split {split} has images "
                         "without a label"
                     )
-                load = partial(load_array, image)
-                yield Item(f"{name}/{split}/{row}", int(label), split, load)
+                read = partial(read_array, image)
+                yield Item(f"{name}/{split}/{row}", int(label), split, read)
 
     classes = list(builder.info.features[label_key].names)
     return Source(classes, splits, sizes, list_items(), notes)
