@@ -1,6 +1,6 @@
 """The frozen backbone, once over every view: pooled features and the tap."""
 
-from thaw.data.activations import ABOUT, write_about, write_labels
+from thaw.data.activations import write_about, write_labels
 from thaw.data.dataset import Dataset
 from thaw.data.splits import SPLITS
 from thaw.data.views import gather_views
@@ -24,11 +24,7 @@ FEATURES = "data/features"
 
 
 def main() -> None:
-    same = ["backbone", "augment"]
-    with (
-        open_cluster() as cluster,
-        open_previous([PREPARED], same, f"{FEATURES}/{ABOUT}") as previous,
-    ):
+    with open_cluster() as cluster, open_previous() as previous:
         p = params.load()
         dataset = Dataset(PREPARED)
         say(f"reading {PREPARED}", *dataset.describe())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from thaw.data.activations import ABOUT, Features, write_about
+from thaw.data.activations import Features, write_about
 from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
@@ -26,7 +26,6 @@ from thaw.run.previous import open_previous
 PREPARED = "data/prepared"
 FEATURES = "data/features"
 ACTIVATIONS = "data/activations"
-DATA = [PREPARED, FEATURES]
 
 
 def main() -> None:
@@ -68,11 +67,7 @@ def write_prefix(
         "precision": network.precision,
         "engine": network.engine,
     }
-    same = ["backbone", "augment"]
-    with (
-        open_cluster() as cluster,
-        open_previous(DATA, same, f"{ACTIVATIONS}/{ABOUT}") as previous,
-    ):
+    with open_cluster() as cluster, open_previous() as previous:
         FrozenPass(
             network,
             {plan.cut: "float16"},

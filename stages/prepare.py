@@ -31,7 +31,7 @@ def main() -> None:
     if warning := p.warning_of_characters:
         say(f"warning: {warning}")
     with (
-        open_previous([p.prepare.path], ["prepare.fit"], DETAILS) as previous,
+        open_previous() as previous,
         open_checkpoint() as checkpoint,
         new_folder(PREPARED) as folder,
     ):

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
+from thaw.commands.news import open_photographs
 from thaw.commands.trials import (
     TRIAL_IMAGES,
     Timing,
@@ -19,7 +20,6 @@ from thaw.commands.trials import (
 from thaw.data.dataset import Dataset
 from thaw.data.splits import SPLITS, TRAINED
 from thaw.prepare.decode import decode
-from thaw.prepare.sources import open_source
 from thaw.run import params
 from thaw.run.threads import map_ahead
 
@@ -40,26 +40,26 @@ class Workload:
     Args:
         p: the parameters.
         prepared: data/prepared where `prepare` does not run again, else None.
+        new: stage to the share of its images that it computes; 1 of others.
 
     Attributes:
         timed: the backbone, and the times of its parts.
     """
 
-    def __init__(self, p: params.Params, prepared: Dataset | None):
+    def __init__(
+        self,
+        p: params.Params,
+        prepared: Dataset | None,
+        new: dict[str, float] | None = None,
+    ):
         self.p = p
         self.prepared = prepared
+        self.new = new or {}
         self.timed = get_timed_backbone(p.backbone.name, p.image_size)
 
     @cached_property
     def source(self):
-        prepare = self.p.prepare
-        return open_source(
-            prepare.source,
-            prepare.path,
-            prepare.classes,
-            prepare.name,
-            prepare.data_dir,
-        )
+        return open_photographs(self.p.prepare)
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -124,7 +124,8 @@ class Workload:
 def estimate_prepare(work: Workload) -> Cost:
     images = work.source.size
     size = images * 3 * work.p.image_size**2
-    return Cost(images * work.time_decoding(), size)
+    decoded = images * work.new.get("prepare", 1)
+    return Cost(decoded * work.time_decoding(), size)
 
 
 def estimate_extract(work: Workload) -> Cost:
@@ -136,7 +137,8 @@ def estimate_extract(work: Workload) -> Cost:
     size = sum(2 * work.timed.count_values(end) for end in ends)
     size += 4 * work.timed.count_values(POOLED)
     each, before = work.time_frozen(IMAGE, *ends, POOLED)
-    return Cost(work.timed.start + before + images * each, images * size)
+    seconds = images * work.new.get("extract", 1) * each
+    return Cost(work.timed.start + before + seconds, images * size)
 
 
 def estimate_head(work: Workload) -> Cost:
@@ -161,7 +163,8 @@ def estimate_prefix(work: Workload) -> Cost:
     images = work.count_images(work.p.finetune.views, TRAINED)
     each, before = work.time_frozen(tap if from_tap else IMAGE, cut)
     size = images * 2 * work.timed.count_values(cut)
-    return Cost(work.timed.start + before + images * each, size)
+    seconds = images * work.new.get("prefix", 1) * each
+    return Cost(work.timed.start + before + seconds, size)
 
 
 def estimate_finetune(work: Workload) -> Cost:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thaw.commands.estimates import Cost, Workload, estimate_stage
+from thaw.commands.news import News, count_news, find_shares
 from thaw.commands.overrides import list_combinations, set_params
 from thaw.commands.reruns import find_changes, list_reruns
 from thaw.data.dataset import Dataset
@@ -27,10 +28,12 @@ class Forecast:
         plan: the thaw plan.
         costs: of each stage that would run again, in order; None of a stage
             that has no estimate.
+        news: how many images are new, where `prepare` would run again.
     """
 
     plan: "Plan"
     costs: dict[str, Cost | None]
+    news: News | None
 
     @property
     def total(self) -> Cost:
@@ -70,14 +73,17 @@ def make_forecast(
     """
     rerun = list_reruns(values, changed)
     prepared = None if "prepare" in rerun else Dataset("data/prepared")
-    work = Workload(p, prepared)
+    news = count_news(p, values) if "prepare" in rerun else None
+    work = Workload(p, prepared, find_shares(news, values))
     costs = {name: estimate_stage(name, work) for name in rerun}
-    return Forecast(work.plan, costs)
+    return Forecast(work.plan, costs, news)
 
 
 def say_stages(forecast: Forecast) -> None:
     """Prints the thaw plan, and a line for each stage that would run again."""
     say(*forecast.plan.describe(), "")
+    if forecast.news:
+        say("{:,} of {:,} images are new".format(*forecast.news), "")
     if not forecast.costs:
         say("nothing would run again")
         return

@@ -7,21 +7,52 @@ here it need not compute again.
 import hashlib
 import os
 import tempfile
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thaw.files.text import read_json, read_yaml
 from thaw.run.console import list_some, say
-from thaw.run.dvc_files import get_value
+from thaw.run.dvc_files import fill_in, get_value
 from thaw.run.environment import describe_environment
 from thaw.run.process import is_first
 
 if TYPE_CHECKING:
     from dvc.output import Output
     from dvc.stage import Stage
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What may change so that a stage goes on from its last run.
+
+    Attributes:
+        data: dependencies whose rows are looked up one by one.
+        params: that decide what a row becomes. The others, and the images'
+            size, show in what was written.
+        about: the output, JSON, that says "environment".
+    """
+
+    data: tuple[str, ...]
+    params: tuple[str, ...]
+    about: str
+
+
+TERMS = {
+    "prepare": Terms(
+        ("${prepare.path}",), ("prepare.fit",), "metrics/details/prepare.json"
+    ),
+    "extract": Terms(
+        ("data/prepared",), ("backbone", "augment"), "data/features/about.json"
+    ),
+    "prefix": Terms(
+        ("data/prepared", "data/features"),
+        ("backbone", "augment"),
+        "data/activations/about.json",
+    ),
+}
 
 ALWAYS = "data/params.ok"  # differs whenever any parameter does
 
@@ -31,77 +62,105 @@ class Previous:
     """The last run of a stage.
 
     Attributes:
+        stage: as DVC has it.
         folder: what it wrote, each output at its path: links into the cache.
-        identity: a digest of what it wrote.
+        others: what keeps a row from becoming the same again.
     """
 
+    stage: "Stage"
     folder: Path
-    identity: str
+    others: list[str]
+
+    @property
+    def identity(self) -> str:
+        """A digest of what it wrote."""
+        hashes = sorted(str(out.hash_info.value) for out in self.stage.outs)
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+    def is_forced(self) -> bool:
+        """Whether a run is asked for though nothing differs."""
+        deps = [dep for dep in self.stage.deps if str(dep) != ALWAYS]
+        return not any(dep.status() for dep in deps)
 
 
 @contextmanager
-def open_previous(
-    data: Collection[str], params: Collection[str], about: str
-) -> Iterator[Previous | None]:
-    """The last run of this stage, if it computed a row as this one does.
+def open_previous() -> Iterator[Previous | None]:
+    """The last run of this stage, if a row would become the same again.
 
     None where DVC did not start this process, where the stage never ran or
-    DVC's cache lacks what it wrote, where the code, a parameter that counts or
-    the environment was another, and where nothing is another, as in
-    `dvc repro --force`.
-
-    Args:
-        data: dependencies that may be other ones, as dvc.yaml names them.
-        params: that must be the same.
-        about: the output that says "environment", a JSON file.
+    DVC's cache lacks what it wrote, where another code, parameter or
+    environment counts, which it says, and in `dvc repro --force`.
     """
     name = os.environ.get("DVC_STAGE")
-    if not name or not is_first():
+    if name not in TERMS or not is_first():
         yield None
         return
+    with open_last_run(name, read_yaml("params.yaml")) as last:
+        if last and last.others:
+            say(f"all rows are computed: {list_some(last.others)} differ")
+        goes_on = last and not last.others and not last.is_forced()
+        yield last if goes_on else None
+
+
+@contextmanager
+def open_last_run(name: str, values: dict) -> Iterator[Previous | None]:
+    """The last run of a stage; None where DVC's cache lacks what it wrote.
+
+    Args:
+        name: of the stage.
+        values: of params.yaml, that it is to run with.
+    """
     from dvc.repo import Repo
 
-    with ExitStack() as stack:
-        repo = stack.enter_context(Repo())
+    with Repo() as repo, tempfile.TemporaryDirectory() as folder:
         stage = repo.stage.load_one(name=name)
         files = find_files(stage)
-        known = about in files and may_go_on(stage, {ALWAYS, *data}, params)
-        if not known:
-            yield None
-            return
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for path, cached in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).symlink_to(cached)
-        before = read_json(folder / about)["environment"]
-        if before != describe_environment():
-            say(f"computes all anew: the last run was on {before}")
+            link = Path(folder, path)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(cached)
+        if TERMS[name].about not in files:
             yield None
             return
-        hashes = sorted(str(out.hash_info.value) for out in stage.outs)
-        digest = hashlib.sha256(" ".join(hashes).encode())
-        yield Previous(folder, digest.hexdigest())
+        others = list_others(stage, values, TERMS[name], Path(folder))
+        yield Previous(stage, Path(folder), others)
 
 
-def may_go_on(
-    stage: "Stage", data: Collection[str], params: Collection[str]
-) -> bool:
-    """Whether a row would be the same; says what is another."""
+def list_others(
+    stage: "Stage", values: dict, terms: Terms, folder: Path
+) -> list[str]:
+    """What keeps a row from becoming the same as in the last run.
+
+    Args:
+        stage: as DVC has it.
+        values: of params.yaml.
+        terms: of the stage.
+        folder: what it wrote.
+    """
+    others = list_changes(stage, values, terms.params)
+    free = {ALWAYS, *(fill_in(path, values) for path in terms.data)}
+    code = [dep for dep in stage.deps if dep not in stage.params]
+    others += [
+        str(dep) for dep in code if str(dep) not in free and dep.status()
+    ]
+    before = read_json(folder / terms.about)["environment"]
+    if before != describe_environment():
+        others.append(f"the environments ({before})")
+    return others
+
+
+def list_changes(
+    stage: "Stage", values: dict, names: Iterable[str]
+) -> list[str]:
+    """Those of some parameters that were others when the stage last ran."""
     recorded: dict[str, Any] = {}
     for dep in stage.params:
         recorded |= dep.hash_info.value or {}
-    given = read_yaml("params.yaml")
-    others = [
+    return [
         name
-        for name in params
-        if find_value(recorded, name) != get_value(given, name)
+        for name in names
+        if find_value(recorded, name) != get_value(values, name)
     ]
-    code = [dep for dep in stage.deps if dep not in stage.params]
-    others += [str(x) for x in code if str(x) not in data and x.status()]
-    if others:
-        say(f"computes all anew: {list_some(others)} differ from the last run")
-        return False
-    return any(dep.status() for dep in stage.deps if str(dep) != ALWAYS)
 
 
 def find_value(params: dict, name: str) -> Any:
@@ -118,6 +177,8 @@ def find_files(stage: "Stage") -> dict[str, str]:
     """
     files: dict[str, str] = {}
     for out in stage.outs:
+        if not out.hash_info:
+            return {}
         if out.use_cache:
             files |= list_files(out)
     return files if all(map(os.path.exists, files.values())) else {}
@@ -126,11 +187,9 @@ def find_files(stage: "Stage") -> dict[str, str]:
 def list_files(out: "Output") -> dict[str, str]:
     """As `find_files`, of one output."""
     place = out.cache.oid_to_path
-    if not out.hash_info.isdir:
-        return {str(out): place(out.hash_info.value)}
-    tree = out.get_obj()
+    tree = out.get_obj() if out.hash_info.isdir else None
     if tree is None:
-        return {str(out): place(out.hash_info.value)}  # which is not there
+        return {str(out): place(out.hash_info.value)}
     return {
         "/".join((str(out), *key)): place(info.value) for key, _, info in tree
     }
