@@ -91,3 +91,22 @@ def test_dvc_names_the_workspace_even_in_a_copy(project):
     (name,) = run("dvc exp list --name-only").split()
     run(f"dvc exp apply {name}")
     assert json.loads((project / "out.json").read_text()) == told
+
+
+def test_dvc_says_what_changed_since_a_stage_ran(project):
+    from dvc.repo import Repo
+
+    room = project / "thaw/room"
+    with Repo() as repo:
+        stage = repo.stage.load_one(name="one")
+        (dep,) = stage.deps
+        (out,) = stage.outs
+        assert str(dep) == "thaw/room" and not dep.status()
+        assert not stage.params and str(out) == "out.json" and out.use_cache
+        cached = Path(out.cache.oid_to_path(out.hash_info.value))
+        assert cached.read_bytes() == (project / "out.json").read_bytes()
+        assert not out.hash_info.isdir
+    (room / "source.py").write_text("x = 2\n")
+    with Repo() as repo:
+        (dep,) = repo.stage.load_one(name="one").deps
+        assert dep.status()
