@@ -12,7 +12,7 @@ OK = Path("data/params.ok")
 
 def main() -> None:
     p = params.load()
-    if p.prepare.source == "folder":
+    if p.prepare.reads_folder:
         check_untracked(p.prepare.path)
     # Always the same bytes: what follows re-runs for what it reads itself.
     with new_file(OK) as file:

@@ -118,7 +118,9 @@ def test_git_checkout_is_advised_where_it_helps(tmp_path, monkeypatch):
         run("git", *about, *arguments, cwd=tmp_path)
 
     def refuse():
-        with pytest.raises(InputError, match="digits, folder or tfds") as error:
+        with pytest.raises(
+            InputError, match="digits, folder, table or tfds"
+        ) as error:
             params.load(path)
         return str(error.value)
 

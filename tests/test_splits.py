@@ -15,6 +15,7 @@ from thaw.errors import InputError
 from thaw.prepare.assign import assign_splits, hash_to_unit, unite
 from thaw.prepare.copies import Copies
 from thaw.prepare.decode import RANK, find_group
+from thaw.prepare.items import Item
 from thaw.prepare.near_duplicates import FINGERPRINT
 from thaw.prepare.select import select_images
 from thaw.prepare.sources import open_folder
@@ -277,4 +278,5 @@ def test_a_copy_left_out_with_its_group_is_listed_so(raw, tmp_path):
     ],
 )
 def test_the_group_is_what_the_pattern_finds(pattern, path, group):
-    assert find_group(pattern, path) == group
+    item = Item(path, 0, "train", list)
+    assert find_group(pattern, item) == group

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -135,6 +135,26 @@ def describe_shortage(counts: dict[str, int], cut: Iterable[str]) -> str | None:
         f"{list_some(small)}; {len(wanted)} or more are needed, for "
         + ", ".join(wanted)
     )
+
+
+def find_shortages(
+    sizes: Mapping[tuple[str, str], int], brought: Collection[str]
+) -> Iterator[str]:
+    """Yields what a source's classes lack to be trained on and cut.
+
+    Args:
+        sizes: split and class to images; train where there are no splits.
+        brought: splits that the source brings.
+    """
+    trained = {
+        x: size for (split, x), size in sizes.items() if split == "train"
+    }
+    strange = sorted(f"{x} ({s})" for s, x in sizes if x not in trained)
+    if strange:
+        yield f"classes that train lacks: {list_some(strange)}"
+    cut = [split for split in ("test", "validation") if split not in brought]
+    if trained and (shortage := describe_shortage(trained, cut)):
+        yield shortage
 
 
 def unite(

@@ -110,7 +110,7 @@ def decode_images(
         items = islice(source.items, done, None)
         for item, result in map_ahead(load, items, AHEAD):
             name = source.classes[item.label]
-            about = [item.path, name, find_group(group, item.path), item.split]
+            about = [item.path, name, find_group(group, item), item.split]
             if isinstance(result, Exception):
                 table.writerow(["", *about, describe_failure(result)])
             else:
@@ -135,11 +135,14 @@ def decode_images(
         say(f"{done - known:,} of {done:,} images are new, and were decoded")
 
 
-def find_group(group: str | None, path: str) -> str:
-    """What `prepare.group` finds in a path: its first group, or all of it."""
-    match = re.search(group, path) if group else None
+def find_group(group: str | None, item: Item) -> str:
+    """What names an image's group: the source, or `prepare.group`.
+
+    Of what that pattern finds in the path its first group, or all of it.
+    """
+    match = re.search(group, item.path) if group else None
     if not match:
-        return ""
+        return item.group
     return (match[1] if match.re.groups else match[0]) or ""
 
 

@@ -2,14 +2,14 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from thaw.data.images import is_image
 from thaw.data.splits import SPLIT_NAMES, SPLITS
 from thaw.errors import InputError
-from thaw.prepare.assign import describe_shortage
+from thaw.prepare.assign import find_shortages
 from thaw.run.console import format_count, list_some
 from thaw.run.tracking import open_dvcignore
 
@@ -236,21 +236,13 @@ def find_problems(scan: Scan) -> Iterator[str]:
     """Yields what keeps a folder from being a set to train on."""
     if scan.empty:
         yield f"folders without an image: {list_some(scan.empty)}"
-    trained: Counter[str] = Counter()
-    strange = set()
+    sizes: Counter[tuple[str, str]] = Counter()
     for home in scan.homes:
-        if home.split == "train":
-            trained[home.name] += home.images
-        elif home.name not in trained:
-            strange.add(f"{home.name} ({home.split})")
-    if strange:
-        yield f"classes that train lacks: {list_some(sorted(strange))}"
+        sizes[home.split, home.name] += home.images
+    trained = sorted(name for split, name in sizes if split == "train")
     if len(trained) < 2 and not scan.others["links"]:
-        yield describe_lack(scan, list(trained))
-    cut = [split for split in reversed(SPLITS) if split not in scan.tops]
-    cut = [split for split in cut if split != "train"]
-    if trained and (shortage := describe_shortage(trained, cut)):
-        yield shortage
+        yield describe_lack(scan, trained)
+    yield from find_shortages(sizes, scan.tops)
 
 
 def describe_lack(scan: Scan, classes: list[str]) -> str:
@@ -268,15 +260,19 @@ def describe_lack(scan: Scan, classes: list[str]) -> str:
     return text
 
 
-def find_oddities(scan: Scan, classes: str) -> Iterator[str]:
-    """Yields warnings of what may be meant otherwise."""
-    names = sorted({home.name for home in scan.homes})
+def find_alike(classes: Iterable[str]) -> Iterator[str]:
+    """Yields warnings of names that differ in case alone."""
     alike = defaultdict(list)
-    for name in names:
+    for name in sorted(classes):
         alike[name.casefold()].append(name)
     for group in alike.values():
         if len(group) > 1:
             yield f"warning: classes that differ in case: {', '.join(group)}"
+
+
+def find_oddities(scan: Scan, classes: str) -> Iterator[str]:
+    """Yields warnings of what may be meant otherwise."""
+    yield from find_alike({home.name for home in scan.homes})
     if classes == "leaf":
         return
     tops = scan.tops or {"train": scan.root}

@@ -31,6 +31,7 @@ class Item:
     label: int
     split: str  # "train" where the source brings no splits
     read: Callable[[], Encoded]
+    group: str = ""  # as the source has it
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Source:
     sizes: dict[str, int]  # images of each split; train where it brings none
     items: Iterator[Item]
     notes: list[str] = field(default_factory=list)  # sentences for the user
+    grouped: bool = False  # whether the source names groups
 
     @property
     def size(self) -> int:

@@ -79,6 +79,11 @@ def prepare_dataset(
     if len(source.classes) < 2:
         found = ", ".join(source.classes) or "none"
         raise InputError(f"two classes or more are needed; found: {found}")
+    if group and source.grouped:
+        raise InputError(
+            f"prepare.group is {group}; allowed: null where the source names "
+            "the groups, as a table with a column group does"
+        )
     say(*source.notes)
     # Once as decoded, once split, once in DVC's cache.
     size = source.size * 3 * image_size**2
@@ -87,7 +92,7 @@ def prepare_dataset(
     rows = Rows(checkpoint.folder, source.classes, seed)
     say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
     check_bad_images(rows.bad, len(rows.labels), bad_images)
-    if group:
+    if group or source.grouped:
         say(describe_groups(rows, group))
 
     shares = {"test": test, "validation": validation}
@@ -148,17 +153,20 @@ def count_unused(rows: Rows, selection: Selection) -> dict[str, int]:
     }
 
 
-def describe_groups(rows: Rows, group: str) -> str:
+def describe_groups(rows: Rows, group: str | None) -> str:
     """Raises InputError where the pattern fits no path."""
     count = int(rows.grouped.sum())
-    if not count:
+    if not count and group:
         entry = next(rows.read_entries())
         raise InputError(
             f"prepare.group is {group}: it is found in no path, such as "
             f"{entry['path']}"
         )
     groups = len(np.unique(rows.hashes[rows.grouped]))
-    return f"{count} of {len(rows.hashes)} images are in {groups} groups"
+    return (
+        f"{count} of {len(rows.hashes)} images are in "
+        f"{format_count(groups, 'group')}"
+    )
 
 
 def describe_selection(selection: Selection) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Where images come from: digits, folders, TensorFlow Datasets.
+"""Where images come from: digits, folders, tables, TensorFlow Datasets.
 
 A source names its classes and yields items; an item is read later, on a
 thread, so that a bad file costs one item and a large set no memory.
@@ -13,6 +13,7 @@ from thaw.data.splits import SPLITS
 from thaw.prepare.digits import open_digits
 from thaw.prepare.folders import list_images, scan_folder
 from thaw.prepare.items import Item, Source, read_file
+from thaw.prepare.table import open_table
 from thaw.prepare.tfds import open_tfds
 
 
@@ -32,6 +33,8 @@ def open_source(
         return open_digits()
     if source == "folder":
         return open_folder(path, classes)
+    if source == "table":
+        return open_table(path, name)
     return open_tfds(name or "", data_dir, path)
 
 

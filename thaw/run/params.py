@@ -54,7 +54,7 @@ class Section(BaseModel, extra="forbid", strict=True):
 
 
 class Prepare(Section):
-    source: Literal["digits", "folder", "tfds"]
+    source: Literal["digits", "folder", "table", "tfds"]
     path: Text
     classes: Literal["first", "leaf"]
     name: Annotated[str | None, Field(description="a text or null")]
@@ -76,8 +76,13 @@ class Prepare(Section):
     @property
     def data(self) -> str:
         """What names the images: a folder, a set of TFDS, or digits."""
-        names = {"folder": self.path, "tfds": self.name or ""}
-        return names.get(self.source, self.source)
+        names = {"tfds": self.name or "", "digits": "digits"}
+        return names.get(self.source, self.path)
+
+    @property
+    def reads_folder(self) -> bool:
+        """Whether photographs lie in the folder `path`."""
+        return self.source in ("folder", "table")
 
 
 class Backbone(Section):
@@ -355,7 +360,7 @@ def _check_path(prepare: Prepare) -> Iterator[str]:
             f"prepare.path is {_quote(prepare.path)}, which is not there"
             f"{_explain_copy(prepare.path)}"
         )
-    elif prepare.source == "folder" and not Path(prepare.path).is_dir():
+    elif prepare.reads_folder and not Path(prepare.path).is_dir():
         yield f"prepare.path is {prepare.path}; allowed: a folder"
 
 
