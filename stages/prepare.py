@@ -4,6 +4,7 @@ from thaw.data.dataset import Dataset
 from thaw.data.splits import SPLITS
 from thaw.files.atomic import link_folder, new_folder
 from thaw.files.text import write_json
+from thaw.prepare.corrections import read_corrections
 from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
 from thaw.prepare.sources import open_source
@@ -14,6 +15,7 @@ from thaw.run.environment import describe_environment
 from thaw.run.previous import open_previous
 
 PREPARED = "data/prepared"
+CORRECTIONS = "corrections.csv"
 DETAILS = "metrics/details/prepare.json"
 CLASSES = "plots/classes.csv"
 
@@ -39,6 +41,7 @@ def main() -> None:
         counts = prepare_dataset(
             source,
             DecodedBefore(before, p.image_size),
+            read_corrections(CORRECTIONS),
             checkpoint,
             image_size=p.image_size,
             fit=p.prepare.fit,

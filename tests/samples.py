@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks.project import PARAMS
 from thaw.data.facts import FACTS, digest_pixels
 from thaw.files.atomic import link_folder, new_folder
+from thaw.prepare.corrections import Corrections
 from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
 from thaw.run.checkpoints import Checkpoint
@@ -58,14 +59,19 @@ OPTIONS = {
 }
 
 
-def prepare(source, folder, before=None, **options):
+def prepare(source, folder, before=None, corrections=None, **options):
     """`prepare_dataset` into a new folder, with a checkpoint of its own."""
     scratch = folder.with_name(f"{folder.name}-scratch")
     scratch.mkdir(exist_ok=True)
     with new_folder(folder) as unfinished:
         options = OPTIONS | options
-        known = DecodedBefore(before, options["image_size"])
-        counts = prepare_dataset(source, known, Checkpoint(scratch), **options)
+        counts = prepare_dataset(
+            source,
+            DecodedBefore(before, options["image_size"]),
+            corrections or Corrections(),
+            Checkpoint(scratch),
+            **options,
+        )
         link_folder(scratch / "prepared", unfinished)
     shutil.rmtree(scratch)
     return counts

@@ -101,6 +101,7 @@ def draw_rows(draw):
         hashes=np.array([hash_to_unit(unit, 0) for unit in units]),
         ranks=np.array([hash_to_unit(unit, RANK) for unit in units]),
         grouped=grouped,
+        excluded=np.zeros(count, bool),
         classes=["a", "b"],
     )
     blank = np.zeros((count, *FINGERPRINT), np.uint8)

@@ -17,6 +17,7 @@ from thaw.data.splits import SPLITS
 from thaw.files.arrays import ArrayWriter, open_array
 from thaw.files.tables import TableWriter, read_table
 from thaw.prepare.assign import hash_to_unit
+from thaw.prepare.corrections import Corrections
 from thaw.prepare.decoded import (
     FACTS_FILE,
     FINGERPRINTS,
@@ -149,22 +150,35 @@ def find_group(group: str | None, item: Item) -> str:
 class Rows:
     """What is held of the decoded images: few bytes each.
 
+    Raises InputError where corrections are not about these images.
+
     Attributes:
         classes: their names.
+        corrections: of labels, which are applied.
         labels: (n,) int32, indices into the classes.
         splits: (n,) int8, indices into `SPLITS`: what the source states.
+        corrected: (n,) bool, whose label is another than the source's.
+        excluded: (n,) bool, which are used in no split.
         hashes: (n,) float64, of the group, or else of the file.
         ranks: (n,) float64, of the same, whatever the seed.
         grouped: (n,) bool.
         bad: path, class, split and reason of what could not be decoded.
     """
 
-    def __init__(self, folder: Path, classes: list[str], seed: int):
+    def __init__(
+        self,
+        folder: Path,
+        classes: list[str],
+        seed: int,
+        corrections: Corrections,
+    ):
         self.folder, self.classes = folder, classes
+        self.corrections = corrections
+        corrections.check(read_table(folder / TABLE), classes)
         label_of = {name: label for label, name in enumerate(classes)}
         labels, splits = array("i"), array("b")
         hashes, ranks = array("d"), array("d")
-        grouped = array("b")
+        grouped, lines = array("b"), []
         for entry in self.read_entries():
             unit = entry["group"] or entry["id"]
             labels.append(label_of[entry["class"]])
@@ -172,9 +186,12 @@ class Rows:
             hashes.append(hash_to_unit(unit, seed))
             ranks.append(hash_to_unit(unit, RANK))
             grouped.append(bool(entry["group"]))
+            lines.append(corrections.by_path.get(entry["path"]))
         self.labels, self.splits = np.array(labels), np.array(splits)
         self.hashes, self.ranks = np.array(hashes), np.array(ranks)
         self.grouped = np.array(grouped, bool)
+        self.corrected = np.array([x and x.relabels for x in lines], bool)
+        self.excluded = np.array([x and x.excludes for x in lines], bool)
         self.bad = [
             tuple(entry[name] for name in ("path", "class", "split", "reason"))
             for entry in read_table(folder / TABLE)
@@ -182,9 +199,10 @@ class Rows:
         ]
 
     def read_entries(self) -> Iterator[dict[str, str]]:
-        """The table's rows of images that could be decoded."""
-        table = read_table(self.folder / TABLE)
-        return (entry for entry in table if not entry["reason"])
+        """The table's rows of images that could be decoded, corrected."""
+        for entry in read_table(self.folder / TABLE):
+            if not entry["reason"]:
+                yield self.corrections.apply(entry)
 
     def pick_entries(self, rows: Iterable[int]) -> list[dict[str, str]]:
         """Those of some rows, in their order."""

@@ -1,9 +1,9 @@
 """From a source to data/prepared: decoded, resized, split, packed."""
 
 import shutil
-from collections.abc import Iterator
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from thaw.errors import InputError
 from thaw.files.arrays import ArrayWriter
 from thaw.files.tables import write_table
 from thaw.files.text import write_json
-from thaw.prepare.assign import TRAIN
 from thaw.prepare.copies import find_copies
+from thaw.prepare.corrections import Corrections
 from thaw.prepare.decode import Rows, decode_images
 from thaw.prepare.decoded import (
     FACTS_FILE,
@@ -23,8 +23,15 @@ from thaw.prepare.decoded import (
 )
 from thaw.prepare.items import Source
 from thaw.prepare.select import Selection, select_images
+from thaw.prepare.summary import (
+    count_corrections,
+    count_unused,
+    describe_corrections,
+    describe_selection,
+    find_gaps,
+)
 from thaw.run.checkpoints import Checkpoint
-from thaw.run.console import format_count, list_some, say
+from thaw.run.console import format_count, say
 
 # Above this share of unreadable images the source is not what its owner thinks.
 MOST_BAD = 0.1
@@ -33,9 +40,6 @@ PREPARED = "prepared"
 UNUSED = "unused"  # images that are in no split
 
 MOST_SHOWN = 24  # pairs of copies
-
-# Above this share the images are likely one scene that hardly changes.
-MANY_COPIES = 0.05
 
 INDEX = ["id", "path", "class", "group", "copies"]
 QUARANTINE = ["path", "class", "split", "reason"]
@@ -46,6 +50,7 @@ DUPLICATES += ["other_class", "similarity", "decision"]
 def prepare_dataset(
     source: Source,
     before: DecodedBefore,
+    corrections: Corrections,
     checkpoint: Checkpoint,
     image_size: int,
     fit: str,
@@ -55,7 +60,7 @@ def prepare_dataset(
     bad_images: str,
     group: str | None,
     duplicates: str,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Decodes a source, but for what is known, in one pass that holds little.
 
     Writes into the folder `PREPARED` of the checkpoint: classes.json,
@@ -89,7 +94,7 @@ def prepare_dataset(
     size = source.size * 3 * image_size**2
     checkpoint.check_room(3 * size, "a smaller prepare.image_size needs less")
     decode_images(source, before, checkpoint, image_size, fit, group)
-    rows = Rows(checkpoint.folder, source.classes, seed)
+    rows = Rows(checkpoint.folder, source.classes, seed, corrections)
     say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
     check_bad_images(rows.bad, len(rows.labels), bad_images)
     if group or source.grouped:
@@ -106,8 +111,12 @@ def prepare_dataset(
     )
     sets = copies.name_sets(pictures)
     pack_images(checkpoint.folder / PREPARED, rows, selection, sets)
-    say(*describe_selection(selection), *find_gaps(rows, selection))
-    counts = count_unused(rows, selection)
+    say(
+        *describe_corrections(rows, selection),
+        *describe_selection(selection),
+        *find_gaps(rows, selection),
+    )
+    counts = count_unused(rows, selection) | count_corrections(rows, selection)
     checkpoint.write(counts=counts)
     rows.remove()
     return counts
@@ -130,7 +139,7 @@ def pack_images(
     write_table(
         folder / "quarantine.csv",
         QUARANTINE,
-        rows.bad + describe_straddlers(rows, selection),
+        rows.bad + describe_straddlers(rows, selection) + list_excluded(rows),
     )
     for code, split in enumerate(SPLITS):
         members = selection.used & (selection.splits == code)
@@ -138,19 +147,6 @@ def pack_images(
     if not selection.used.all():
         write_rows(folder / UNUSED, rows, ~selection.used, sets)
     write_json(folder / "classes.json", rows.classes)
-
-
-def count_unused(rows: Rows, selection: Selection) -> dict[str, int]:
-    """How many images were not used, and why, for the metrics."""
-    removed = selection.splits[selection.removed]
-    return {
-        "bad_images": len(rows.bad),
-        "duplicates_across_splits": len(selection.leaks),
-        "duplicates_across_classes": len(selection.conflicts),
-        "removed_from_train": int((removed == TRAIN).sum()),
-        "removed_from_validation": int((removed != TRAIN).sum()),
-        "left_out": len(selection.left_out) + len(selection.straddlers),
-    }
 
 
 def describe_groups(rows: Rows, group: str | None) -> str:
@@ -167,65 +163,6 @@ def describe_groups(rows: Rows, group: str | None) -> str:
         f"{count} of {len(rows.hashes)} images are in "
         f"{format_count(groups, 'group')}"
     )
-
-
-def describe_selection(selection: Selection) -> Iterator[str]:
-    yield from selection.exceptions
-    total = len(selection.used)
-    if selection.leaks:
-        removed = selection.splits[selection.removed]
-        losses = [
-            f"{format_count(int(count), 'image')} removed from {split}"
-            for code, split in enumerate(SPLITS)
-            if (count := (removed == code).sum())
-        ]
-        pairs = format_count(len(selection.leaks), "pair")
-        lost = ", ".join(losses) or "all kept"
-        yield f"copies in two splits: {pairs}, {lost}"
-    if selection.conflicts:
-        pairs = format_count(len(selection.conflicts), "pair")
-        images = format_count(len(selection.left_out), "image")
-        kept = sum(
-            selection.decide(pair) == "kept" for pair in selection.conflicts
-        )
-        rest = f", {format_count(kept, 'pair')} kept" if kept else ""
-        yield f"copies under two labels: {pairs}, {images} left out{rest}"
-    if selection.pairs:
-        yield "data/prepared/duplicates.csv lists these pairs"
-    together = selection.together[selection.together >= 0]
-    sets, sizes = np.unique(together, return_counts=True)
-    if len(sets):
-        yield (
-            f"copies kept together: {format_count(len(together), 'image')} in "
-            f"{format_count(len(sets), 'set')}, each cut as one"
-        )
-    gone = len(selection.removed) + len(selection.left_out)
-    if max(gone, sizes.max(initial=0)) > MANY_COPIES * total:
-        yield (
-            f"warning: {gone:,} of {total:,} images are gone as copies, and "
-            f"up to {sizes.max(initial=0):,} are cut as one; if they only look "
-            "alike, as where one camera sees one scene, prepare.duplicates: "
-            "keep is right"
-        )
-    if len(selection.straddlers):
-        left = format_count(len(selection.straddlers), "image")
-        yield (
-            f"{left} left out, the group lying in another split; see "
-            "data/prepared/quarantine.csv"
-        )
-
-
-def find_gaps(rows: Rows, selection: Selection) -> Iterator[str]:
-    """Yields warnings of classes that validation or test has no image of."""
-    for code, split in enumerate(SPLITS):
-        there = rows.labels[selection.used & (selection.splits == code)]
-        count = np.bincount(there, minlength=len(rows.classes))
-        lacking = [rows.classes[label] for label in np.flatnonzero(count == 0)]
-        if lacking:
-            yield (
-                f"warning: {len(lacking)} of {len(rows.classes)} classes have "
-                f"no image in {split}: {list_some(lacking, 5)}"
-            )
 
 
 def check_bad_images(bad: list[tuple], good: int, bad_images: str) -> None:
@@ -271,6 +208,21 @@ def describe_straddlers(rows: Rows, selection: Selection) -> list[tuple]:
             entry["class"],
             entry["split"],
             f"its group, {entry['group']}, lies in another split too",
+        )
+        for entry in entries
+    ]
+
+
+def list_excluded(rows: Rows) -> list[tuple]:
+    """As in the table of what could not be decoded."""
+    entries = rows.pick_entries(np.flatnonzero(rows.excluded).tolist())
+    by_path = rows.corrections.by_path
+    return [
+        (
+            entry["path"],
+            entry["class"],
+            entry["split"],
+            by_path[entry["path"]].reason,
         )
         for entry in entries
     ]

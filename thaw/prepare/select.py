@@ -21,8 +21,8 @@ class Selection:
 
     Attributes:
         used: (n,) bool.
-        splits: (n,) indices into `SPLITS`; of unused images, those that the
-            source states.
+        splits: (n,) indices into `SPLITS`; of excluded images, where they would
+            be; of others that are unused, what the source states.
         conflicts: pairs of copies under two labels.
         leaks: pairs of copies in two splits, conflicts left out aside.
         removed: rows that were removed as copies of what a later split holds.
@@ -92,7 +92,7 @@ def select_images(
     """
     heeded, removing = duplicates != "keep", duplicates == "remove"
     given = [code for code, split in enumerate(SPLITS) if split not in shares]
-    splits, used = rows.splits, np.ones(len(rows.labels), bool)
+    splits, used = rows.splits, ~rows.excluded
     conflicts = copies.pair_across(rows.labels, used)
     left_out = list_rows(conflicts if removing else [])
     if TEST in given:
@@ -102,12 +102,16 @@ def select_images(
         rows, copies, used, given, removing
     )
     hashes, together = rows.hashes, np.full(len(used), -1)
-    free = used & (splits == TRAIN)
+    train = splits == TRAIN
+    free = used & train
     check_classes(rows.labels[free], rows.classes)
     if heeded and shares:
+        # Of all that train has: a unit that lost a member, or had a label
+        # corrected, stays where it was.
         hashes = np.full(len(used), np.nan)
-        own = rows.hashes[free], rows.ranks[free], copies.clusters[free]
-        hashes[free] = unite(*own)
+        own = rows.hashes[train], rows.ranks[train], copies.clusters[train]
+        hashes[train] = unite(*own)
+        hashes[~used & ~rows.excluded] = np.nan
         together[free] = mark_sets(copies.clusters[free])
     splits, exceptions = assign_splits(
         hashes, rows.labels, splits, used, shares, rows.classes
@@ -206,5 +210,5 @@ def check_classes(labels: np.ndarray, classes: Sequence[str]) -> None:
         raise InputError(
             f"classes with no image left in train: {list_some(lacking)}; what "
             "they have is copies of images in validation or test, of their "
-            "groups, under two labels, or can't be read"
+            "groups, under two labels, corrected, or can't be read"
         )

@@ -42,7 +42,9 @@ class Terms:
 
 TERMS = {
     "prepare": Terms(
-        ("${prepare.path}",), ("prepare.fit",), "metrics/details/prepare.json"
+        ("${prepare.path}", "corrections.csv"),
+        ("prepare.fit",),
+        "metrics/details/prepare.json",
     ),
     "extract": Terms(
         ("data/prepared",), ("backbone", "augment"), "data/features/about.json"
