@@ -79,6 +79,7 @@ def test_two_runs_are_compared_by_image(committed):
     table = path.read_text()
     done = thaw(committed, "compare")
     assert done.returncode == 0 and ": within noise" in done.stdout
+    assert "yardstick" not in done.stdout
     with path.open(newline="") as file:
         images, hits = read_hits(file, "finetuned")
     assert [name for _, name in images] and len(hits) == len(images)
@@ -108,12 +109,15 @@ def test_two_runs_are_compared_by_image(committed):
     path.write_text(old.replace(row, ",".join(other)))
     done = thaw(committed, "compare", "--json")
     about = json.loads(done.stdout)
-    assert about["n"] == len(images) - 2 and about["relabelled"] == 1
+    assert about["n"] == len(images) - 2
+    assert about["relabelled"] == 1 and about["alone"] == 2
     assert about["images_before"] == about["images_after"] == len(images)
     done = thaw(committed, "compare")
     assert (
         f"on the {len(images) - 2} test images of both (this run has "
-        f"{len(images)}, HEAD {len(images)}; 1 more under other labels)"
+        f"{len(images)}, HEAD {len(images)})\n"
+        "1 test label differs, 2 test images are in one run alone: the "
+        "yardstick changed\n"
     ) in done.stdout
 
     # And one that has nothing of the first.
@@ -174,7 +178,18 @@ def test_images_are_matched_by_bytes_and_label():
         after[i] for i in shared.after
     ]
     # c has another label; one of the three a has no match, b and e none at all.
-    assert shared.relabelled == 1
+    assert shared.relabelled == 1 and shared.alone == 3
+    change = shared.describe_change()
+    assert change == (
+        "1 test label differs, 3 test images are in one run alone: the "
+        "yardstick changed"
+    )
+    before = [("a", "x"), ("a", "x"), ("b", "x")]
+    shared = match_images(before, [("a", "y"), ("a", "y"), ("b", "x")])
+    assert shared.relabelled == 2 and shared.alone == 0
+    change = shared.describe_change()
+    assert change == "2 test labels differ: the yardstick changed"
+    assert match_images(before, before).describe_change() is None
 
 
 def test_predictions_are_those_of_the_test_split(reproduced, results, tmp_path):

@@ -76,12 +76,24 @@ class Shared:
         before, after: (n,) int, the row of each image in each run.
         relabelled: the number of images that both runs have, but under
             different labels.
+        alone: the number of images that one run alone has.
     """
 
     classes: np.ndarray
     before: np.ndarray
     after: np.ndarray
     relabelled: int
+    alone: int
+
+    def describe_change(self) -> str | None:
+        """How the test sets differ, if they do."""
+        labels = format_count(
+            self.relabelled, "test label differs", "test labels differ"
+        )
+        images = format_count(self.alone, "test image is", "test images are")
+        parts = [labels] if self.relabelled else []
+        parts += [f"{images} in one run alone"] if self.alone else []
+        return f"{', '.join(parts)}: the yardstick changed" if parts else None
 
 
 def match_images(
@@ -97,13 +109,15 @@ def match_images(
     rows_before, rows_after = number_copies(before), number_copies(after)
     shared = sorted(rows_before.keys() & rows_after.keys())
     # An image that has no match may have one under another label.
-    only_before = {key[0] for key in rows_before.keys() - rows_after.keys()}
-    only_after = {key[0] for key in rows_after.keys() - rows_before.keys()}
+    only_before = Counter(x for x, *_ in rows_before.keys() - rows_after.keys())
+    only_after = Counter(x for x, *_ in rows_after.keys() - rows_before.keys())
+    relabelled = (only_before & only_after).total()
     return Shared(
         classes=np.array([name for _, name, _ in shared], str),
         before=np.array([rows_before[key] for key in shared], int),
         after=np.array([rows_after[key] for key in shared], int),
-        relabelled=len(only_before & only_after),
+        relabelled=relabelled,
+        alone=only_before.total() + only_after.total() - 2 * relabelled,
     )
 
 
@@ -161,10 +175,11 @@ def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
     shared = match_images(images_before, images_after)
     name = other or "this run"
     counts = f"{name} has {len(images_after)}, {rev} {len(images_before)}"
-    if shared.relabelled:
-        counts += f"; {shared.relabelled} more under other labels"
+    change = shared.describe_change()
     if not len(shared.classes):
-        raise InputError(f"no test image is in both: {counts}")
+        raise InputError(
+            f"no test image is in both under one label: {counts}; {change}"
+        )
     before, after = hits_before[shared.before], hits_after[shared.after]
     overall = compare_hits(before, after)
     classes = list(compare_classes(shared.classes, before, after))
@@ -176,6 +191,7 @@ def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
             "images_before": len(images_before),
             "images_after": len(images_after),
             "relabelled": shared.relabelled,
+            "alone": shared.alone,
             **make_record(overall),
             "classes": {
                 label: make_record(recall, p_value)
@@ -188,7 +204,8 @@ def main(rev: str, other: str | None, model: str, json_output: bool) -> None:
         which = f"the same {overall.n} test images"
     else:
         which = f"the {overall.n} test images of both ({counts})"
-    say(f"{model}, {name} against {rev}, on {which}", "")
+    say(f"{model}, {name} against {rev}, on {which}")
+    say(*filter(None, [change]), "")
     say_scores(overall)
     say_classes(classes)
 
