@@ -86,7 +86,7 @@ class Corrections:
         ]
         if problems:
             listed = [f"line {number}: {x}" for number, x in sorted(problems)]
-            raise InputError(f"{self.name}: {list_some(listed)}")
+            raise InputError(f"{self.name}: {list_some(listed, between='; ')}")
 
     def apply(self, entry: dict[str, str]) -> dict[str, str]:
         """An image's entry with its label corrected."""
@@ -107,14 +107,14 @@ def find_problems(
         classes: names.
     """
     if not line.excludes and line.now not in classes:
-        yield f"now is {line.now or 'empty'}, which is no class, nor {EXCLUDE}"
+        yield f"{line.now or 'an empty now'} is no class, nor {EXCLUDE}"
     if entry is None:
         yield f"{line.path} is not in the data"
         return
     if entry["reason"]:
         yield f"{line.path} can't be read"
     elif entry["id"] != line.digest:
-        yield f"{line.path} has another content, of digest {entry['id']}"
+        yield f"{line.path} has another content, digest {entry['id']}"
     if entry["class"] != line.was:
         was = line.was or "empty"
         yield f"the label of {line.path} is {entry['class']}, not {was}"

@@ -83,9 +83,9 @@ def format_count(count: int, one: str, more: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
-def list_some(names: Sequence[str], most: int = 20) -> str:
+def list_some(names: Sequence[str], most: int = 20, between: str = ", ") -> str:
     """As in "a, b and 3 more"."""
-    shown = ", ".join(names[:most])
+    shown = between.join(names[:most])
     more = len(names) - most
     return f"{shown} and {more:,} more" if more > 0 else shown
 
