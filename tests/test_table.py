@@ -32,8 +32,8 @@ def folder(tmp_path):
 
 def list_rows(folder):
     """Path and label of each photograph, in the order of folders."""
-    paths = sorted(folder.glob("*/*.jpg"))
-    return [(f"{p.parent.name}/{p.name}", p.parent.name) for p in paths]
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.jpg"))]
+    return [(path.as_posix(), path.parts[0]) for path in paths]
 
 
 def read_bytes(folder):
@@ -53,6 +53,10 @@ def refuse(folder, rows, **options):
 def test_a_table_gives_the_bytes_of_the_folders_that_it_describes(
     folder, tmp_path
 ):
+    # Paths alone would come in another order.
+    (folder / "across").rename(folder / "down-1")
+    (folder / "down/00").mkdir()
+    (folder / "down/05.jpg").rename(folder / "down/00/05.jpg")
     prepare(open_folder(folder), tmp_path / "folders")
     rows = list_rows(folder)
     for seed in range(2):
