@@ -268,6 +268,7 @@ def test_the_card_names_the_data_that_were_used(exported, tmp_path):
 
     assert "from\n`digits`." in write("digits")
     assert "from\n`data/README.md` (folder)." in write("folder")
+    assert "from\n`data/README.md` (table)." in write("table")
     card = write("tfds")
     assert "from\n`left_over` (tfds)." in card
     assert "on 6 test images" in card

@@ -181,6 +181,7 @@ def test_image_size_null_is_the_backbones_own(tmp_path):
             {"prepare.path": "params.yaml", "prepare.source": "folder"},
             "a folder",
         ),
+        ({"prepare.path": "params.yaml", "prepare.source": "table"}, "folder"),
         ({"backbone.file": "data"}, "a file that is there"),
         ({"seed": "a\nb"}, '"a\\nb"'),
         ({"backbone.name": "EfficientNetB8"}, "EfficientNetV2L"),

@@ -115,11 +115,13 @@ def test_an_experiment_commits_no_photograph(fresh_project, tmp_path):
         assert "params.yaml" in tree and ".jpg" not in tree
     assert experiments
     shutil.copytree(project.folder / "data/raw", project.folder / "mine")
-    command = ["dvc", "exp", "run", "-S", "prepare.path=mine", "check"]
-    done = project.run(sys.executable, "-m", *command)
-    assert done.returncode != 0
-    (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
-    assert "`dvc add mine` and commit mine.dvc" in line
+    for source in ("folder", "table"):
+        change = ["-S", "prepare.path=mine", "-S", f"prepare.source={source}"]
+        command = ["dvc", "exp", "run", *change, "check"]
+        done = project.run(sys.executable, "-m", *command)
+        assert done.returncode != 0
+        (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
+        assert "`dvc add mine` and commit mine.dvc" in line
     added = project.dvc("add", "data/raw")
     assert "data/raw.dvc" in added
 
