@@ -7,10 +7,12 @@ from thaw.files.text import write_json
 from thaw.prepare.corrections import read_corrections
 from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
+from thaw.prepare.pictures import describe_pictures
 from thaw.prepare.sources import open_source
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
+from thaw.run.efficientnet import VARIANTS
 from thaw.run.environment import describe_environment
 from thaw.run.previous import open_previous
 
@@ -53,12 +55,16 @@ def main() -> None:
             duplicates=p.prepare.duplicates,
         )
         link_folder(checkpoint.folder / "prepared", folder)
+        own_size = VARIANTS[p.backbone.name].image_size
+        pictures = describe_pictures(Dataset(folder), own_size, p.prepare.fit)
     dataset = Dataset(PREPARED)
     say(*dataset.describe())
     dataset.write_counts(CLASSES)
     sizes = {split: len(dataset.open_labels(split)) for split in SPLITS}
+    environment = describe_environment()
     write_json(
-        DETAILS, {**sizes, **counts, "environment": describe_environment()}
+        DETAILS,
+        {**sizes, **counts, "pictures": pictures, "environment": environment},
     )
     say_wrote(PREPARED, DETAILS, CLASSES)
 

@@ -7,15 +7,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
-from samples import WIDTHS, prepare, read, read_paths, save, write_photographs
+from PIL import Image, ImageEnhance, ImageFilter
+from samples import (
+    WIDTHS,
+    draw_stripes,
+    prepare,
+    read,
+    read_paths,
+    save,
+    write_photographs,
+)
 from test_images import JPEG, UNREADABLE
 
+from thaw.data.dataset import Dataset
+from thaw.data.facts import FACTS
 from thaw.data.splits import SPLITS
 from thaw.errors import InputError
 from thaw.files.arrays import open_array
 from thaw.prepare.digits import open_digits
 from thaw.prepare.items import Source
+from thaw.prepare.pictures import describe_pictures
+from thaw.prepare.sizes import describe_sizes
 from thaw.prepare.sources import open_folder, open_source
 
 RNG = np.random.default_rng(0)
@@ -241,3 +253,147 @@ def test_the_counts_are_in_the_metrics_and_a_plot(reproduced):
     assert metrics["bad_images"] == 0
     with Image.open(folder / "plots/duplicates.png") as picture:
         assert picture.width > 100
+
+
+def draw_noise(low, high, size=(60, 40), grey=False):
+    """Noise between two levels, as wide and as high as `size`."""
+    channels = 1 if grey else 3
+    pixels = RNG.integers(low, high + 1, (size[1], size[0], channels), np.uint8)
+    return Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+STANDING_OUT = {
+    "dark": draw_noise(0, 40),
+    "bright": draw_noise(180, 255),
+    "flat": draw_noise(100, 115),
+    "grey": draw_noise(0, 255, grey=True),
+    "odd_shape": draw_noise(0, 255, (200, 40)),
+}
+
+
+@pytest.fixture
+def standing_out(tmp_path):
+    """Photographs, and a picture of each kind that stands out."""
+    raw = tmp_path / "raw"
+    write_photographs(raw, each=12, widths=WIDTHS)
+    for kind, image in STANDING_OUT.items():
+        save(image, raw / "both" / f"{kind}.jpg", quality=90)
+    return raw
+
+
+def describe(folder, own_size=32, fit="squash"):
+    return describe_pictures(Dataset(folder), own_size, fit)
+
+
+def test_pictures_that_stand_out_are_listed(standing_out, tmp_path, capsys):
+    prepare(open_folder(standing_out), tmp_path / "prepared")
+    statistics = describe(tmp_path / "prepared")
+    table = read(tmp_path / "prepared" / "pictures.csv")
+    found = {row["kind"]: row["path"] for row in table}
+    assert found == {kind: f"both/{kind}.jpg" for kind in STANDING_OUT}
+    for kind in STANDING_OUT:
+        assert statistics[kind] == {"count": 1, "share": 1 / 41}
+    for row in table:
+        index = read(tmp_path / "prepared" / row["split"] / "index.csv")
+        assert index[int(row["row"])]["path"] == row["path"]
+    assert table[-1]["reason"] == "200 x 40 px"
+    said = "1 dark, 1 bright, 1 flat, 1 grey, 1 odd shape; data/prepared/pic"
+    assert said in capsys.readouterr().out
+
+
+def test_sizes_are_those_before_resizing_and_upright(tmp_path):
+    for kind in ("a", "b"):
+        for number in range(4):
+            image = draw_noise(0, 255, (60, 40 + number))
+            exif = Image.Exif()
+            exif[274] = 6  # to be turned by a quarter
+            save(image, tmp_path / f"raw/{kind}/{number}.jpg", exif=exif)
+    prepare(open_folder(tmp_path / "raw"), tmp_path / "prepared")
+    statistics = describe(tmp_path / "prepared")
+    assert statistics["width"] == {"least": 40, "median": 41.5, "most": 43}
+    assert statistics["height"] == {"least": 60, "median": 60, "most": 60}
+    assert statistics["larger"] == {"count": 8, "share": 1}
+
+
+def test_the_most_blurred_come_first(tmp_path):
+    for number in range(130):
+        image = draw_stripes("both", RNG, 64, width=16)
+        path = tmp_path / "raw" / "ab"[number % 2] / f"{number}.png"
+        blurred = image.filter(ImageFilter.GaussianBlur(4))
+        # A dim picture is no more blurred than others.
+        dimmer = ImageEnhance.Contrast(image).enhance(0.4)
+        save(blurred if number == 77 else dimmer, path)
+    source = open_folder(tmp_path / "raw")
+    prepare(source, tmp_path / "prepared", duplicates="keep")
+    statistics = describe(tmp_path / "prepared")
+    (row,) = read(tmp_path / "prepared" / "pictures.csv")
+    assert (row["kind"], row["path"]) == ("blurred", "b/77.png")
+    assert "blurred" not in statistics
+
+
+def make_facts(sizes):
+    facts = np.zeros(len(sizes), FACTS)
+    facts["width"], facts["height"] = np.transpose(sizes)
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("sizes", "image_size", "fit", "expected"),
+    [
+        ([(8, 8)] * 9, 64, "squash", "all 8 x 8 px, all smaller than 64 px"),
+        (
+            [(400, 300)] * 9,
+            64,
+            "squash",
+            "all 400 x 300 px, all larger than 64 px: "
+            "prepare.image_size=224 could show more",
+        ),
+        (
+            [(150, 100)] * 57 + [(90, 170)] * 40 + [(300, 300)] * 3,
+            256,
+            "squash",
+            "sides of 100 and 150 px in the median, 90 to 300 px in all, 97% "
+            "smaller than 256 px: "
+            "prepare.image_size=192 shows as much of 97% of them",
+        ),
+        (
+            [(300, 100)] * 9,
+            224,
+            "crop",
+            "all 300 x 100 px, all smaller than 224 px: "
+            "prepare.image_size=128 shows as much",
+        ),
+        ([(300, 100)] * 9, 224, "squash", "all 300 x 100 px"),
+        (
+            [(400, 400)] * 9,
+            224,
+            "squash",
+            "all 400 x 400 px, all larger than 224 px",
+        ),
+    ],
+)
+def test_sizes_steer_image_size_where_they_bear_it_out(
+    sizes, image_size, fit, expected
+):
+    sentence, _ = describe_sizes(make_facts(sizes), image_size, 224, fit)
+    assert sentence == expected
+
+
+def test_facts_of_an_earlier_run_are_those_of_a_fresh_one(
+    standing_out, tmp_path, monkeypatch
+):
+    prepare(open_folder(standing_out), tmp_path / "prepared")
+    statistics = describe(tmp_path / "prepared")
+    table = (tmp_path / "prepared/pictures.csv").read_bytes()
+    monkeypatch.setattr("thaw.prepare.decode.decode", lambda *_: 1 / 0)
+    prepare(
+        open_folder(standing_out), tmp_path / "again", tmp_path / "prepared"
+    )
+    for split in SPLITS:
+        facts = [
+            (tmp_path / folder / split / "facts.npy").read_bytes()
+            for folder in ("prepared", "again")
+        ]
+        assert facts[0] == facts[1]
+    assert describe(tmp_path / "again") == statistics
+    assert (tmp_path / "again/pictures.csv").read_bytes() == table

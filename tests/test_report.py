@@ -20,6 +20,7 @@ from thaw.data.dataset import Dataset
 from thaw.files.tables import write_table
 from thaw.files.text import read_json, write_json
 from thaw.prepare.pack import DUPLICATES
+from thaw.prepare.pictures import COLUMNS
 from thaw.report.ending import describe_end
 from thaw.report.page import (
     MOST_ERRORS,
@@ -134,6 +135,18 @@ def odd_page(reproduced, tmp_path_factory) -> Path:
         folder / "data/prepared/duplicates.npy",
         np.zeros((7, 2, 32, 32, 3), np.uint8),
     )
+    write_table(
+        folder / "data/prepared/pictures.csv",
+        COLUMNS,
+        [
+            (kind, ODD, ODD, "train", row, f"{kind} for {row} reasons")
+            for kind in ("dark", "blurred")
+            for row in range(7)
+        ],
+    )
+    details = read_json(folder / "metrics/details/prepare.json")
+    details["pictures"]["dark"] = {"count": 1234, "share": 0.0625}
+    write_json(folder / "metrics/details/prepare.json", details)
     return write_report(folder)
 
 
@@ -293,6 +306,23 @@ def test_page_needs_no_other_file(page, odd_page, perfect_page):
         text = path.read_text(encoding="utf-8")
         assert "@import" not in text
         assert "url(http" not in text
+
+
+def test_pictures_that_stand_out_are_shown_with_the_reason(odd_page, page):
+    parsed = Page(odd_page)
+    text = " ".join(parsed.text.split())
+    shown = text[text.index("Pictures that stand out Nothing was left out") :]
+    assert "Dark 1,234 pictures, 6.2 % of all." in shown
+    assert "The most blurred A rank" in shown
+    for kind in ("dark", "blurred"):
+        reasons = [f"{kind} for {row} reasons" in shown for row in range(7)]
+        assert reasons == [True] * 6 + [False]
+    images = parsed.list_all("img", "alt")
+    assert images.count(f"An image of class {ODD}, dark") == 6
+    # Photographs of stripes are of no kind; what sizes they have is said.
+    assert "Pictures that stand out" not in Page(page).text
+    assert "#pictures" not in Page(page).list_all("a", "href")
+    assert "all larger than 32 px" in Page(page).text
 
 
 def test_links_lead_to_sections_and_ids_are_unique(page, odd_page):

@@ -70,8 +70,11 @@ class Dataset:
 
     def read_digests(self, split: str) -> np.ndarray:
         """(n, 2) uint64: what is equal where the images are."""
-        facts = open_array(self.folder / split / "facts.npy")
-        return np.ascontiguousarray(facts["digest"])
+        return np.ascontiguousarray(self.open_facts(split)["digest"])
+
+    def open_facts(self, split: str) -> np.ndarray:
+        """(n,) of `thaw.data.facts.FACTS`, mapped."""
+        return open_array(self.folder / split / "facts.npy")
 
     def read_index(self, split: str) -> Iterator[dict[str, str]]:
         return read_table(self.folder / split / "index.csv")
@@ -87,6 +90,16 @@ class Dataset:
         yield from zip(
             read_table(self.folder / "duplicates.csv"), images, strict=False
         )
+
+    def read_pictures(self) -> Iterator[tuple[dict[str, str], np.ndarray]]:
+        """Pictures that stand out, of each kind the utmost first.
+
+        Yields:
+            What pictures.csv says of one, and its image (H, W, 3) uint8.
+        """
+        images = {split: self.open_images(split) for split in SPLITS}
+        for about in read_table(self.folder / "pictures.csv"):
+            yield about, images[about["split"]][int(about["row"])]
 
     def write_counts(self, path: str | Path) -> None:
         """A CSV with the images of each class and split."""

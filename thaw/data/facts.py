@@ -9,6 +9,15 @@ FACTS = np.dtype(
         ("id", "S32"),  # sha256 of the file's bytes
         ("picture", "S16"),  # equal for pictures that are equal
         ("digest", "u8", 2),  # of the pixels as they are kept
+        # Upright, before resizing, in pixels.
+        ("width", "u4"),
+        ("height", "u4"),
+        # Of the pixels as they are kept, in levels from 0 to 255.
+        ("grey", "?"),  # no channel differs from another but by noise
+        ("brightness", "f4"),  # mean luma
+        ("darkest", "u1"),  # luma that 1 % of the pixels do not exceed
+        ("lightest", "u1"),  # luma that 99 % of the pixels do not exceed
+        ("sharpness", "f4"),  # variance of the Laplacian over that of luma
     ]
 )
 

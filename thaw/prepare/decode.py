@@ -27,6 +27,7 @@ from thaw.prepare.decoded import (
 )
 from thaw.prepare.items import Encoded, Item, Source
 from thaw.prepare.near_duplicates import BLANK, FINGERPRINT, make_fingerprint
+from thaw.prepare.statistics import measure_pixels
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
 from thaw.run.threads import map_ahead
@@ -55,6 +56,9 @@ def decode(encoded: Encoded, image_size: int, fit: str) -> Decoded:
     facts["id"] = bytes.fromhex(encoded.identity)
     facts["picture"] = picture
     facts["digest"] = digest_pixels(resized)
+    facts["width"], facts["height"] = image.size
+    for name, value in measure_pixels(resized).items():
+        facts[name] = value
     return Decoded(encoded.identity, resized, fingerprint, facts)
 
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,23 @@ SCORES = {
         "Expected calibration error, calibrated",
         True,
         "lower is better",
+    ),
+}
+
+# Kinds of pictures that stand out, as pictures.csv names them: title, and what
+# that means.
+KINDS = {
+    "dark": ("Dark", "Even the lightest parts are dark."),
+    "bright": ("Bright", "Even the darkest parts are bright."),
+    "flat": ("Flat", "There is next to no contrast."),
+    "grey": ("Grey", "Most others have colours."),
+    "odd_shape": (
+        "Odd in shape",
+        "The sides are in another proportion than those of most.",
+    ),
+    "blurred": (
+        "The most blurred",
+        "A rank: in any set, some have the least detail for their contrast.",
     ),
 }
 
@@ -200,7 +217,7 @@ def describe_predictions(
 
 
 def describe_data(results: Results) -> dict[str, Any]:
-    """Images of each class, views, what was left out, copies."""
+    """Images of each class, views, what was left out, copies, kinds."""
     dataset = results.dataset
     return {
         "counts": list_counts(results.counts),
@@ -209,6 +226,7 @@ def describe_data(results: Results) -> dict[str, Any]:
         "quarantine": list_lines(dataset.folder / "quarantine.csv"),
         "copies": list_lines(dataset.folder / "duplicates.csv"),
         "pairs": show_pairs(dataset),
+        "kinds": show_kinds(dataset, results.details["prepare"]["pictures"]),
     }
 
 
@@ -428,6 +446,28 @@ def show_pairs(dataset: Dataset) -> list[dict]:
             "images": [embed_image(make_thumbnail(image)) for image in images],
         }
         for about, images in dataset.read_duplicates()
+    ]
+
+
+def show_kinds(dataset: Dataset, statistics: Mapping) -> list[dict]:
+    """The first pictures of each kind that stands out, with their images.
+
+    Args:
+        dataset: holds them.
+        statistics: of all pictures, with the count and share of kinds.
+    """
+    by_kind = groupby(dataset.read_pictures(), lambda one: one[0]["kind"])
+    return [
+        {
+            "title": KINDS[kind][0],
+            "meaning": KINDS[kind][1],
+            "found": statistics.get(kind),
+            "shown": [
+                {**about, "image": embed_image(make_thumbnail(image))}
+                for about, image in islice(pictures, MOST_FIGURES)
+            ],
+        }
+        for kind, pictures in by_kind
     ]
 
 
