@@ -352,8 +352,8 @@ def make_facts(sizes):
             [(150, 100)] * 57 + [(90, 170)] * 40 + [(300, 300)] * 3,
             256,
             "squash",
-            "sides of 100 and 150 px in the median, 90 to 300 px in all, 97% "
-            "smaller than 256 px: "
+            "100 x 150 px in the median, shorter by longer side, 90 to 300 px "
+            "in all, 97% smaller than 256 px: "
             "prepare.image_size=192 shows as much of 97% of them",
         ),
         (

@@ -60,8 +60,8 @@ def describe_range(width: np.ndarray, height: np.ndarray) -> str:
     sides = np.sort([width, height], axis=0)
     shorter, longer = np.median(sides, axis=1)
     return (
-        f"sides of {shorter:.0f} and {longer:.0f} px in the median, "
-        f"{sides.min()} to {sides.max()} px in all"
+        f"{shorter:.0f} x {longer:.0f} px in the median, shorter by longer "
+        f"side, {sides.min()} to {sides.max()} px in all"
     )
 
 
