@@ -319,9 +319,9 @@ def test_the_most_blurred_come_first(tmp_path):
     for number in range(130):
         image = draw_stripes("both", RNG, 64, width=16)
         path = tmp_path / "raw" / "ab"[number % 2] / f"{number}.png"
-        blurred = image.filter(ImageFilter.GaussianBlur(4))
+        blurred = image.filter(ImageFilter.GaussianBlur(2))
         # A dim picture is no more blurred than others.
-        dimmer = ImageEnhance.Contrast(image).enhance(0.4)
+        dimmer = ImageEnhance.Contrast(image).enhance(0.25)
         save(blurred if number == 77 else dimmer, path)
     source = open_folder(tmp_path / "raw")
     prepare(source, tmp_path / "prepared", duplicates="keep")
