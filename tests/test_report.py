@@ -368,7 +368,8 @@ def test_odd_names_stay_text_and_worst_errors_come_first(odd_page):
         for source in parsed.list_all("img", "src")
         if source.startswith("data:image/jpeg")
     ]
-    assert len(pictures) == len(rows) + 2 * 7  # and the copies
+    copies, standing_out = 2 * 7, 2 * 6
+    assert len(pictures) == len(rows) + copies + standing_out
     more = len(rows) - 6
     assert f"{more} more error{'s' * (more > 1)}" in parsed.text or more < 1
     assert "1 more pair" in parsed.text
