@@ -109,7 +109,7 @@ def find_problems(
     if not line.excludes and line.now not in classes:
         yield f"{line.now or 'an empty now'} is no class, nor {EXCLUDE}"
     if entry is None:
-        yield f"{line.path} is not in the data"
+        yield f"{line.path or 'an empty path'} is not in the data"
         return
     if entry["reason"]:
         yield f"{line.path} can't be read"
