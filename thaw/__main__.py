@@ -77,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     audit = commands.add_parser(
-        "audit", help="labels that may be wrong, the least likely first"
+        "audit", help="labels that may be wrong, the most doubtful first"
     )
     audit.add_argument(
         "--top", type=parse_count, default=50, help="lines to print (50)"

@@ -44,11 +44,12 @@ class Moments:
         """Adds rows.
 
         Args:
-            features: (n, size) float64.
+            features: (n, size), summed in float64.
             labels: (n,) int.
         """
         from scipy.sparse import csr_array
 
+        features = features.astype(np.float64)
         ends = labels, np.arange(len(labels))
         shape = len(self.counts), len(labels)
         members = csr_array((np.ones(len(labels)), ends), shape=shape)

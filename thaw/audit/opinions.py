@@ -52,8 +52,9 @@ class Opinions:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """(n,) int: the rows, least probability of the given label first."""
-        return np.argsort(self.probability, kind="stable")
+        """(n,) int: the doubtful rows, then the others; in each, the least
+        probability of the given label first."""
+        return np.lexsort((self.probability, ~self.doubtful))
 
     @property
     def judged(self) -> np.ndarray:
@@ -121,7 +122,9 @@ def judge_labels(
         fit_round(features, labels, folds, seed) for seed in range(REPEATS)
     ]
     known = np.all([each.know(labels.given) for each in rounds], axis=0)
-    temperature = calibrate_round(rounds[0], features, labels.given, known)
+    temperature = calibrate_round(
+        rounds[0], features, labels.given, known & ~labels.tested
+    )
     parts = []
     for place, block in iterate_blocks(features):
         rows = np.arange(place.start, place.stop)
@@ -153,8 +156,7 @@ def fit_round(
     for rows, block in iterate_blocks(features):
         for number, moments in enumerate(held):
             chosen = fold[rows] == number
-            part = block[chosen].astype(np.float64)
-            moments.add(part, labels.given[rows][chosen])
+            moments.add(block[chosen], labels.given[rows][chosen])
     total = reduce(add, held)
     heads = [fit_discriminant(total - moments) for moments in held]
     return Round(fold, [*heads, fit_discriminant(total)])
@@ -164,10 +166,17 @@ def calibrate_round(
     fitted: Round,
     features: Sequence[np.ndarray],
     labels: np.ndarray,
-    known: np.ndarray,
+    asked: np.ndarray,
 ) -> float:
-    """The temperature of the heads, by rows that they were not fitted to."""
-    rows = np.flatnonzero(known)
+    """The temperature of the heads, by rows that they were kept from.
+
+    Args:
+        fitted: the heads.
+        features: (rows, size) of each split.
+        labels: (n,) int of all rows.
+        asked: (n,) bool, the rows to fit it to; too many are thinned out.
+    """
+    rows = np.flatnonzero(asked)
     rows = rows[:: 1 + len(rows) // MOST_CALIBRATED]
     if not len(rows):
         return 1.0

@@ -1,4 +1,4 @@
-"""metrics/audit.csv: every picture, the least likely label first."""
+"""metrics/audit.csv: every picture, the most doubtful label first."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""`audit`: labels that may be wrong, the least likely first."""
+"""`audit`: labels that may be wrong, the most doubtful first."""
 
 import csv
 from collections.abc import Iterator

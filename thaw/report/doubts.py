@@ -20,7 +20,7 @@ Row: TypeAlias = dict[str, str]
 def read_doubts(
     path: str | Path, dataset: Dataset
 ) -> Iterator[tuple[Row, np.ndarray, list[tuple[Row, np.ndarray]]]]:
-    """Reads the pictures whose labels are the least likely.
+    """Reads the pictures whose labels are the most doubtful.
 
     Args:
         path: metrics/audit.csv.
