@@ -214,7 +214,10 @@ def describe_doubts(results: Results) -> dict[str, Any]:
                 **about,
                 "image": embed_image(make_thumbnail(image)),
                 "alike": [
-                    {**other, "image": embed_image(make_thumbnail(shown))}
+                    {
+                        **other,
+                        "image": embed_image(make_thumbnail(shown, SIDE // 2)),
+                    }
                     for other, shown in alike
                 ],
             }
@@ -248,7 +251,9 @@ def format_decimal(value: float, sign: str = "") -> str:
 
 def format_percent(share: str) -> str:
     """Of a cell of a table, which may be empty."""
-    return f"{100 * float(share):.0f} %" if share else "unknown"
+    return (
+        f"{100 * float(share):.0f}\N{NO-BREAK SPACE}%" if share else "unknown"
+    )
 
 
 def format_signed(value: float) -> str:
@@ -464,8 +469,8 @@ def show_pairs(dataset: Dataset) -> list[dict]:
     ]
 
 
-def make_thumbnail(image: np.ndarray) -> np.ndarray:
-    return resize_image(Image.fromarray(image), SIDE, "squash")
+def make_thumbnail(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    return resize_image(Image.fromarray(image), side, "squash")
 
 
 def embed_image(image: np.ndarray) -> str:
