@@ -18,10 +18,13 @@ MODEL = "models/finetuned.keras"
 DETAILS = {
     "prepare": "metrics/details/prepare.json",
     "head": "metrics/details/head.json",
+    "audit": "metrics/details/audit.json",
     "finetune": "metrics/details/finetune.json",
     "evaluate": "metrics/details/evaluate.json",
 }
 PREDICTIONS = "metrics/predictions.csv"
+AUDIT = "metrics/audit.csv"
+CORRECTIONS = "corrections.csv"
 CURVES = {"head": "plots/head.csv", "finetune": "plots/finetune.csv"}
 SCORES = "plots/scores.csv"
 RELIABILITY = "plots/reliability.csv"
@@ -44,6 +47,8 @@ def main() -> Iterable[str]:
         model=MODEL,
         details={stage: read_json(path) for stage, path in DETAILS.items()},
         predictions=PREDICTIONS,
+        audit=AUDIT,
+        corrections=CORRECTIONS,
         curves=CURVES,
         scores=SCORES,
         reliability=RELIABILITY,

@@ -26,6 +26,7 @@ RERUNS = [
     ({"finetune__batch_size": 16}, ["finetune", *RESULTS]),
     ({"evaluate__top_k": 2}, RESULTS),
     ({"export__tolerance": 0.03}, []),
+    ({"audit__folds": 3}, ["audit", "report"]),
     ({"head__dropout": 0.1}, ["head", "finetune", *RESULTS]),
     ({"augment__rotation": 0.01}, STAGES[2:]),
     ({"prepare__seed": 1}, STAGES[1:]),

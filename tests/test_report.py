@@ -30,6 +30,8 @@ from thaw.report.page import (
     show_errors,
 )
 
+FIELDS = ("path", "digest", "was", "now", "why")  # of corrections.csv
+
 TABLES = [
     "metrics/predictions.csv",
     "plots/scores.csv",
@@ -249,6 +251,39 @@ def plain_page(reproduced, tmp_path_factory) -> Path:
     return write_report(folder)
 
 
+@pytest.fixture(scope="module")
+def doubtful_page(reproduced, tmp_path_factory) -> Path:
+    """Two doubts, of odd paths; one has a correction."""
+    folder = tmp_path_factory.mktemp("doubtful") / "project"
+    reproduced.copy(folder)
+    audit = folder / "metrics/audit.csv"
+    with audit.open(encoding="utf-8", newline="") as file:
+        first, second = list(csv.DictReader(file))[:2]
+    first |= {"given": "both", "suggested": "down"}
+    first |= {"given_probability": "0.03", "suggested_probability": "0.94"}
+    odd = f'a, "b"\r\n{ODD}.jpg'
+    for split in ("train", "validation", "test"):
+
+        def rename(row):
+            row["path"] = row["path"].replace(first["path"], odd)
+
+        change_table(folder / f"data/prepared/{split}/index.csv", rename)
+    write_table(
+        audit,
+        list(first),
+        [{**first, "path": odd}.values(), second.values()],
+    )
+    write_table(
+        folder / "corrections.csv",
+        FIELDS,
+        [
+            ("x,y.jpg", "1f", "down", "exclude", 'said "no"'),
+            (second["path"], second["id"], "the source's", "both", "seen"),
+        ],
+    )
+    return write_report(folder)
+
+
 def test_page_has_every_number_of_evaluate(page):
     evaluate = read_json(page.parent / "metrics/details/evaluate.json")
     shown = [
@@ -298,7 +333,7 @@ def test_a_shipped_head_is_compared_with_nothing(page, plain_page):
 def test_page_needs_no_other_file(page, odd_page, perfect_page):
     for path in (page, odd_page, perfect_page):
         parsed = Page(path)
-        assert "script" not in {tag for tag, _ in parsed.elements}
+        assert parsed.list_all("script", "src") == []
         addresses = parsed.list_all("img", "src")
         addresses += parsed.list_all("link", "href")
         assert addresses
@@ -549,6 +584,43 @@ def test_errors_are_folded_behind_the_first_six(browser, odd_page):
     pictures = shown.get_by_alt_text(re.compile("^A test image"))
     seen = [one.is_visible() for one in pictures.all()]
     assert seen == [number < 6 for number in range(len(seen))]
+    shown.close()
+
+
+def test_corrections_are_downloaded(browser, doubtful_page, tmp_path):
+    shown = browser.new_page(viewport={"width": 390, "height": 844})
+    said, asked = watch_page(shown)
+    shown.goto(doubtful_page.as_uri())
+    button = shown.get_by_role("button", name="Download corrections.csv")
+    boxes = shown.get_by_label("wrong:").all()
+    assert button.is_disabled() and len(boxes) == 2
+    choices = shown.locator(".choice select").all()
+    offered = choices[0].locator("option").all_text_contents()
+    assert offered == ["down", "across", "exclude"]
+    boxes[0].check()
+    choices[1].select_option("exclude")  # ticks it
+    assert shown.get_by_text("2 ticked").is_visible()
+    with shown.expect_download() as waiting:
+        button.click()
+    assert waiting.value.suggested_filename == "corrections.csv"
+    waiting.value.save_as(tmp_path / "corrections.csv")
+    with (tmp_path / "corrections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    audit = doubtful_page.parent / "metrics/audit.csv"
+    with audit.open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert tuple(rows[0]) == FIELDS
+    kept, changed, new = (tuple(row.values()) for row in rows)
+    assert kept == ("x,y.jpg", "1f", "down", "exclude", 'said "no"')
+    # A path has one line; the source's class stays.
+    assert changed[:2] == (second["path"], second["id"])
+    assert changed[2:4] == ("the source's", "exclude")
+    why = "audit: 0.03 for both, 0.94 for down"
+    assert new == (first["path"], first["id"], "both", "down", why)
+    boxes[0].uncheck()
+    boxes[1].uncheck()
+    assert button.is_disabled() and said == []
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data", "blob"}
     shown.close()
 
 

@@ -8,11 +8,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from thaw.data.splits import SPLITS
 from thaw.errors import InputError
 from thaw.run.console import fail
 
 # Commands that work in their own clone, wherever they are called.
-OF_THE_CLONE = ("compare", "plan", "push")
+OF_THE_CLONE = ("audit", "compare", "plan", "push")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -73,6 +74,23 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="as in `dvc exp run -S`; a line for each combination of a sweep",
+    )
+
+    audit = commands.add_parser(
+        "audit", help="labels that may be wrong, the most doubtful first"
+    )
+    audit.add_argument(
+        "--top", type=parse_count, default=50, help="lines to print (50)"
+    )
+    audit.add_argument(
+        "--class",
+        dest="given",
+        metavar="CLASS",
+        help="only images that have this label",
+    )
+    audit.add_argument("--split", choices=SPLITS)
+    audit.add_argument(
+        "--rev", help="a Git revision or a DVC experiment (this run)"
     )
 
     commands.add_parser(

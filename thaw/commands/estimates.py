@@ -9,6 +9,8 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
 from thaw.commands.news import open_photographs
 from thaw.commands.trials import (
     TRIAL_IMAGES,
@@ -152,6 +154,21 @@ def estimate_head(work: Workload) -> Cost:
     return Cost(seconds, 4 * built.count_params())
 
 
+def estimate_audit(work: Workload) -> Cost:
+    from thaw.audit.opinions import REPEATS
+    from thaw.run.efficientnet import POOLED
+
+    folds, size = work.p.audit.folds, work.timed.count_values(POOLED)
+    if not folds:
+        return Cost(0, 0)
+    rows = work.count_images(1, SPLITS)
+    square = np.ones((size, size))
+    product = time_run(lambda: square @ square)
+    # Of matrices of that size; a solution takes about what a product does.
+    products = rows / size + folds + 1
+    return Cost(REPEATS * products * product, 300 * rows)
+
+
 def estimate_prefix(work: Workload) -> Cost:
     from thaw.network.plan import CACHED, find_tap, is_behind
     from thaw.run.efficientnet import IMAGE
@@ -208,6 +225,7 @@ ESTIMATES: dict[str, Callable[[Workload], Cost]] = {
     "prepare": estimate_prepare,
     "extract": estimate_extract,
     "head": estimate_head,
+    "audit": estimate_audit,
     "prefix": estimate_prefix,
     "finetune": estimate_finetune,
     "evaluate": estimate_evaluate,

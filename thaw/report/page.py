@@ -32,6 +32,7 @@ from thaw.report.charts import (
     draw_gain,
     draw_reliability,
 )
+from thaw.report.doubts import read_doubts
 from thaw.report.gradcam import count_positions, map_heat, paint_heat
 from thaw.run.console import format_count
 from thaw.run.efficientnet import VARIANTS
@@ -102,8 +103,11 @@ class Results:
         dataset: whose test images the predictions are of, in their order.
         plan: what was thawed.
         model: file of the shipped model, for its digest and Grad-CAM.
-        details: stage to its details: prepare, head, finetune, evaluate.
+        details: stage to its details: prepare, head, audit, finetune,
+            evaluate.
         predictions: a CSV with a row for each test image.
+        audit: a CSV with a row for each image, the most doubtful first.
+        corrections: a CSV of labels that were put right before.
         curves: phase (head, finetune) to a CSV with a row for each epoch.
         scores, reliability, counts: CSVs of both models and all classes.
         augmented: a PNG.
@@ -115,6 +119,8 @@ class Results:
     model: str
     details: Mapping[str, dict]
     predictions: str
+    audit: str
+    corrections: str
     curves: Mapping[str, str]
     scores: str
     reliability: str
@@ -154,6 +160,7 @@ def write_report(path: str | Path, results: Results) -> None:
         **describe_run(results),
         **describe_results(results, rows),
         **describe_predictions(results, rows),
+        **describe_doubts(results),
         **describe_data(results),
     )
     with new_file(path) as unfinished:
@@ -216,6 +223,29 @@ def describe_predictions(
     }
 
 
+def describe_doubts(results: Results) -> dict[str, Any]:
+    """Labels that may be wrong, and what was put right before."""
+    return {
+        "doubts": [
+            {
+                **about,
+                "image": embed_image(make_thumbnail(image)),
+                "alike": [
+                    {
+                        **other,
+                        "image": embed_image(make_thumbnail(shown, SIDE // 2)),
+                    }
+                    for other, shown in alike
+                ],
+            }
+            for about, image, alike in read_doubts(
+                results.audit, results.dataset
+            )
+        ],
+        "corrections": list(read_table(results.corrections)),
+    }
+
+
 def describe_data(results: Results) -> dict[str, Any]:
     """Images of each class, views, what was left out, copies, kinds."""
     dataset = results.dataset
@@ -237,6 +267,13 @@ def format_decimal(value: float, sign: str = "") -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
+def format_percent(share: str) -> str:
+    """Of a cell of a table, which may be empty."""
+    return (
+        f"{100 * float(share):.0f}\N{NO-BREAK SPACE}%" if share else "unknown"
+    )
+
+
 def format_signed(value: float) -> str:
     return format_decimal(value, "+" if value else "")
 
@@ -255,6 +292,7 @@ FILTERS: dict[str, Callable] = {
     "count": format_count,
     "decimal": format_decimal,
     "signed": format_signed,
+    "percent": format_percent,
     "json": partial(json.dumps, ensure_ascii=False),
     "repr": repr,
     "pieces": cut_path,
@@ -471,8 +509,8 @@ def show_kinds(dataset: Dataset, statistics: Mapping) -> list[dict]:
     ]
 
 
-def make_thumbnail(image: np.ndarray) -> np.ndarray:
-    return resize_image(Image.fromarray(image), SIDE, "squash")
+def make_thumbnail(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    return resize_image(Image.fromarray(image), side, "squash")
 
 
 def embed_image(image: np.ndarray) -> str:

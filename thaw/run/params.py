@@ -113,6 +113,12 @@ class Head(Section):
     class_weight: ClassWeight
 
 
+class Audit(Section):
+    folds: Annotated[
+        int, Field(ge=0, le=20, description="0, or a whole number, 2 to 20")
+    ]
+
+
 class Finetune(Section):
     blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         description="a whole number, 0 or more, or all"
@@ -147,6 +153,7 @@ class Params(Section):
     augment: Augment
     extract: Extract
     head: Head
+    audit: Audit
     finetune: Finetune
     evaluate: Evaluate
     export: Export
@@ -334,6 +341,8 @@ def _find_contradictions(params: Params) -> Iterator[str]:
             "whatever backbone.weights says"
         )
     yield from _check_prepare(params.prepare)
+    if params.audit.folds == 1:
+        yield "audit.folds is 1; allowed: 0, or a whole number, 2 to 20"
     finetune = params.finetune
     name, blocks = params.backbone.name, VARIANTS[params.backbone.name].blocks
     if isinstance(finetune.blocks, int) and finetune.blocks > blocks:

@@ -1,0 +1,395 @@
+"""Labels that may be wrong: folds, heads, neighbours, table, command."""
+
+import csv
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import thaw
+from samples import read
+from scipy.special import softmax
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from stages import audit as stage
+from thaw.audit.discriminant import SHRINKAGE, Moments, fit_discriminant
+from thaw.audit.folds import deal_folds, join_pictures
+from thaw.audit.neighbours import VOTERS, find_neighbours
+from thaw.audit.opinions import Labels, Opinions, judge_labels
+from thaw.audit.rows import BLOCK, gather_rows, iterate_blocks
+from thaw.audit.table import COLUMNS, count_doubts, write_audit
+from thaw.report.doubts import explain, read_doubts
+
+RNG = np.random.default_rng(3)
+CLASSES = 4
+CENTRES = RNG.normal(0, 3, (CLASSES, 12))
+
+
+def draw(each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, 12) of classes that lie apart, and labels (n,)."""
+    rng = np.random.default_rng(seed)
+    labels = np.tile(np.arange(CLASSES), each)
+    features = CENTRES[labels] + rng.normal(0, 1, (len(labels), 12))
+    return features.astype(np.float32), labels
+
+
+def make_labels(given, tested=None, sets=None) -> Labels:
+    rows = len(given)
+    return Labels(
+        np.array(given),
+        np.arange(rows) if sets is None else np.array(sets),
+        np.zeros(rows, bool) if tested is None else np.array(tested),
+        CLASSES,
+    )
+
+
+def test_sets_are_joined_by_way_of_others():
+    groups = ["a", "a", "", "b", "", "", "c"]
+    copies = ["", "1", "1", "", "2", "2", ""]
+    sets = join_pictures(groups, copies)
+    same = [[0, 1, 2], [3], [4, 5], [6]]
+    assert [sorted(np.flatnonzero(sets == sets[x[0]])) for x in same] == same
+
+
+def test_a_key_of_one_kind_is_none_of_another():
+    sets = join_pictures(["x", ""], ["", "x"])
+    assert sets[0] != sets[1]
+
+
+def test_a_set_lies_in_one_fold_and_classes_are_even():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    sets = np.arange(100) // 2
+    fold = deal_folds(labels, sets, 5, seed=1)
+    assert np.array_equal(fold[::2], fold[1::2])
+    for label, size in enumerate([50, 30, 20]):
+        counts = np.bincount(fold[labels == label], minlength=5)
+        assert set(counts) == {size // 5}
+    assert not np.array_equal(fold, deal_folds(labels, sets, 5, seed=2))
+
+
+def test_rows_of_several_arrays_are_read_as_one():
+    arrays = [RNG.normal(size=(n, 2)) for n in (BLOCK + 3, 1, 0, 5)]
+    whole = np.concatenate(arrays)
+    blocks = list(iterate_blocks(arrays))
+    places = [(place.start, place.stop) for place, _ in blocks]
+    assert places[0][0] == 0 and places[-1][1] == len(whole)
+    assert all(one[1] == other[0] for one, other in pairwise(places))
+    assert np.array_equal(np.concatenate([x for _, x in blocks]), whole)
+    rows = RNG.permutation(len(whole))[:50]
+    assert np.array_equal(gather_rows(arrays, rows), whole[rows])
+
+
+def test_heads_are_those_of_scikit_learn():
+    features, labels = draw(40)
+    features = features.astype(np.float64) @ RNG.normal(size=(12, 12)) + 50
+    moments = Moments.zero(CLASSES, 12)
+    moments.add(features[:70], labels[:70])
+    moments.add(features[70:], labels[70:])
+    head = fit_discriminant(moments)
+    # Scikit-learn shrinks towards the mean variance: of features of variance 1
+    # within classes, it does the same.
+    means = np.array([features[labels == k].mean(0) for k in range(CLASSES)])
+    spread = (features - means[labels]).std(axis=0)
+    peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
+    peer.fit(features / spread, labels)
+    expected = peer.predict_proba(features / spread)
+    got = softmax(head.score(features), axis=1)
+    assert got == pytest.approx(expected, abs=1e-8)
+
+
+def test_what_is_taken_away_was_never_there():
+    features, labels = draw(20)
+    both, one, other = (Moments.zero(CLASSES, 12) for _ in range(3))
+    one.add(features[:30], labels[:30])
+    other.add(features[30:], labels[30:])
+    both.add(features, labels)
+    left = fit_discriminant(both - other)
+    assert left.weights == pytest.approx(fit_discriminant(one).weights)
+    assert (one + other).products == pytest.approx(both.products)
+
+
+def test_a_feature_that_never_varies_and_a_class_that_is_not_there():
+    features, labels = draw(20)
+    features[:, 3] = 7.7
+    here = labels != 2
+    moments = Moments.zero(CLASSES, 12)
+    moments.add(features[here], labels[here])
+    head = fit_discriminant(moments)
+    assert np.isfinite(head.weights).all()
+    assert list(head.known) == [True, True, False, True]
+    predicted = head.score(features[here]).argmax(axis=1)
+    assert (predicted == labels[here]).mean() > 0.95
+
+
+def plant(labels: np.ndarray, rows: list[int]) -> np.ndarray:
+    planted = labels.copy()
+    planted[rows] = (labels[rows] + 1) % CLASSES
+    return planted
+
+
+def test_planted_labels_come_first_in_every_split():
+    features, labels = draw(60)
+    rows = [5, 50, 170, 200, 230]  # of train, validation and test
+    splits = np.split(features, [140, 180])
+    tested = np.arange(240) >= 180
+    given = make_labels(plant(labels, rows), tested)
+    opinions = judge_labels(splits, given, 5)
+    assert set(opinions.order[:5]) == {*rows}
+    assert np.array_equal(opinions.suggested[rows], labels[rows])
+    assert set(np.flatnonzero(opinions.doubtful)) >= {*rows}
+    assert opinions.doubtful.sum() <= len(rows) + 3
+    again = judge_labels(splits, given, 5)
+    assert np.array_equal(opinions.probability, again.probability)
+
+
+def test_a_head_never_sees_the_set_of_what_it_judges():
+    """A mislabelled picture and its copies would vouch for each other."""
+    features, labels = draw(30)
+    copies = np.repeat(features[:1], 30, axis=0)
+    features = np.concatenate([features, copies])
+    wrong = np.concatenate([labels, np.full(30, 1)])
+    wrong[0] = 1
+    sets = np.concatenate([np.arange(120), np.zeros(30, int)])
+    alone = judge_labels([features], make_labels(wrong), 5)
+    together = judge_labels([features], make_labels(wrong, None, sets), 5)
+    assert together.probability[0] < 0.01 < alone.probability[0]
+
+
+def test_test_is_judged_by_all_others_and_changes_nothing():
+    features, labels = draw(40)
+    tested = np.arange(160) >= 120
+    one = judge_labels([features], make_labels(labels, tested), 4)
+    wrong = np.where(tested, (labels + 1) % CLASSES, labels)
+    other = judge_labels([features], make_labels(wrong, tested), 4)
+    assert np.array_equal(one.probability[:120], other.probability[:120])
+    assert np.all(other.suggested[tested] == labels[tested])
+
+
+def test_a_label_that_one_picture_has_is_not_judged():
+    features, labels = draw(20)
+    labels[labels == 3] = 2
+    labels[7] = 3
+    opinions = judge_labels([features], make_labels(labels), 4)
+    assert np.isnan(opinions.probability[7]) and opinions.order[-1] == 7
+    assert not opinions.doubtful[7]
+    assert list(np.flatnonzero(~opinions.judged)) == [7]
+
+
+def test_doubts_are_those_of_a_hand_count():
+    # The thresholds are the means of the labels' own: 0.5, 0.6, and of a label
+    # that nothing has, none that is reached.
+    opinions = Opinions(
+        given=np.array([0, 0, 1, 1, 1]),
+        probability=np.array([0.9, 0.1, 0.3, 0.8, 0.7]),
+        suggested=np.array([1, 1, 0, 2, 2]),
+        suggested_probability=np.array([0.1, 0.6, 0.4, 0.2, 0.9]),
+    )
+    assert list(opinions.doubtful) == [False, True, False, False, False]
+    assert list(opinions.order) == [1, 2, 4, 3, 0]
+
+
+def test_a_doubtful_label_comes_before_one_that_is_merely_unlikely():
+    opinions = Opinions(
+        given=np.array([0, 0, 1, 1]),
+        probability=np.array([0.9, 0.2, 0.1, 0.9]),
+        suggested=np.array([1, 1, 2, 0]),
+        suggested_probability=np.array([0.1, 0.8, 0.4, 0.1]),
+    )
+    assert list(opinions.order) == [1, 2, 0, 3]
+
+
+def find_slowly(features, labels, row, suggested):
+    """`find_neighbours` for one row, by the definition."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    near = [
+        other
+        for other in np.argsort(-(unit @ unit[row]), kind="stable")
+        if labels.sets[other] != labels.sets[row] and not labels.tested[other]
+    ]
+    votes = labels.given[near[:VOTERS]]
+    alike = [other for other in near if labels.given[other] == suggested]
+    return (votes == labels.given[row]).mean(), votes, alike[:3]
+
+
+def test_neighbours_are_those_of_a_slow_search(monkeypatch):
+    monkeypatch.setattr("thaw.audit.rows.BLOCK", 16)
+    features, given = draw(20, seed=4)
+    features += RNG.normal(0, 3, features.shape).astype(np.float32)
+    labels = make_labels(given, np.arange(80) >= 60, np.arange(80) // 2)
+    rows = RNG.permutation(80)
+    suggested = (given[rows] + 1) % CLASSES
+    found = find_neighbours(
+        np.split(features, [40, 60]), labels, rows, suggested
+    )
+    for place, row in enumerate(rows):
+        share, votes, alike = find_slowly(
+            features, labels, row, suggested[place]
+        )
+        assert found.given_vote[place] == pytest.approx(share)
+        expected = (votes == suggested[place]).mean()
+        assert found.suggested_vote[place] == pytest.approx(expected)
+        assert list(found.nearest[place]) == alike
+
+
+def test_few_neighbours_are_enough():
+    features, given = draw(1)
+    labels = make_labels(given, sets=[0, 0, 1, 2])
+    found = find_neighbours([features], labels, np.arange(4), np.full(4, 3))
+    assert list(found.nearest[0]) == [3, -1, -1]
+    assert found.suggested_vote[0] == 0.5 and found.given_vote[0] == 0
+
+
+@pytest.fixture(scope="module")
+def odd_audit(tmp_path_factory):
+    """A table of names that want quotes."""
+    features, given = draw(12)
+    tested = np.arange(48) >= 40
+    labels = make_labels(plant(given, [2, 42]), tested)
+    opinions = judge_labels([features], labels, 3)
+    first = opinions.order[:3]
+    neighbours = find_neighbours(
+        [features], labels, first, opinions.suggested[first]
+    )
+    index = [
+        {
+            "id": f"{row:064x}",
+            "path": f'a, "b"\r\n{row}.jpg',
+            "split": "test" if tested[row] else "train",
+            "copies": "7" if row == 2 else "",
+        }
+        for row in range(48)
+    ]
+    names = ["a,b", 'c"', " d", "e\n"]
+    path = tmp_path_factory.mktemp("audit") / "audit.csv"
+    write_audit(path, index, names, opinions, neighbours)
+    return path, index, names, opinions
+
+
+def test_the_table_has_every_picture(odd_audit):
+    path, index, names, opinions = odd_audit
+    rows = read(path)
+    assert tuple(rows[0]) == COLUMNS and len(rows) == 48
+    assert {row["path"] for row in rows} == {entry["path"] for entry in index}
+    ranks = [
+        (row["doubtful"] != "yes", float(row["given_probability"]))
+        for row in rows
+    ]
+    assert ranks == sorted(ranks)
+    number = int(rows[0]["id"], 16)
+    assert number in (2, 42) and rows[0]["doubtful"] == "yes"
+    assert rows[0]["given"] == names[opinions.given[number]]
+    assert rows[0]["suggested"] == names[opinions.suggested[number]]
+    voted = [bool(row["given_vote"]) for row in rows]
+    assert voted == [True] * 3 + [False] * 45
+    assert {row["copies"] for row in rows if int(row["id"], 16) == 2} == {"7"}
+
+
+def test_doubts_are_counted_by_split_and_pair(odd_audit):
+    _, index, names, opinions = odd_audit
+    counts = count_doubts(index, names, opinions)
+    assert counts["images"] == 48 and counts["not_judged"] == 0
+    assert counts["doubtful"] == sum(counts["splits"].values()) > 0
+    pairs = {
+        (pair["given"], pair["suggested"]): pair["images"]
+        for pair in counts["pairs"]
+    }
+    assert sum(pairs.values()) == counts["doubtful"]
+    assert ("e\n", " d") in pairs  # picture 2 is of class 2, labelled 3
+
+
+def test_why_a_label_is_doubted():
+    row = {
+        "given": "shirt",
+        "suggested": "dress",
+        "given_probability": "0.03012",
+        "suggested_probability": "0.9432",
+    }
+    assert explain(row) == "audit: 0.03 for shirt, 0.94 for dress"
+    row["given_probability"] = ""
+    assert explain(row).startswith("audit: no probability for shirt")
+
+
+def test_doubts_bring_their_pictures(tmp_path, dataset):
+    for split in ("train", "validation", "test"):
+        with (dataset.folder / split / "index.csv").open("w") as file:
+            csv.writer(file).writerows(
+                [["id", "path"]]
+                + [[row, f"{split}/{row}.png"] for row in range(24)]
+            )
+    cells = dict.fromkeys(COLUMNS, "")
+    cells |= {"path": "test/3.png", "nearest": "train/4.png"}
+    cells |= {"given_probability": "0.5", "suggested_probability": "0.5"}
+    with (tmp_path / "audit.csv").open("w") as file:
+        csv.writer(file).writerows([COLUMNS, cells.values()])
+    ((_, image, alike),) = read_doubts(tmp_path / "audit.csv", dataset)
+    assert np.array_equal(image, dataset.open_images("test")[3])
+    ((other, shown),) = alike
+    assert other == {"path": "train/4.png"}
+    assert np.array_equal(shown, dataset.open_images("train")[4])
+
+
+def test_the_stage_audits_every_image(reproduced):
+    folder = reproduced.folder
+    rows = read(folder / stage.AUDIT)
+    paths = [
+        row["path"]
+        for split in ("train", "validation", "test")
+        for row in read(folder / "data/prepared" / split / "index.csv")
+    ]
+    assert sorted(row["path"] for row in rows) == sorted(paths)
+    details = json.loads((folder / stage.DETAILS).read_text())
+    assert details["images"] == len(paths)
+    assert details["doubtful"] == sum(row["doubtful"] == "yes" for row in rows)
+    assert "numpy" in details["environment"]
+    assert "may be wrong" in reproduced.said
+
+
+def test_no_folds_make_an_empty_table_and_no_section(
+    reproduced, tmp_path, monkeypatch
+):
+    from stages import report
+
+    project = reproduced.copy(tmp_path / "project")
+    assert (
+        "Labels that may be wrong"
+        in (project.folder / "report.html").read_text()
+    )
+    project.set(audit__folds=0)
+    monkeypatch.chdir(project.folder)
+    stage.main()
+    assert read(stage.AUDIT) == []
+    assert (
+        json.loads((project.folder / stage.DETAILS).read_text())["images"] == 0
+    )
+    report.main()
+    text = (project.folder / "report.html").read_text()
+    assert "Labels that may be wrong" not in text and "<script" not in text
+    done = thaw(project, "audit")
+    assert done.returncode == 1 and "audit.folds: 0" in done.stderr
+
+
+def test_the_command_prints_the_first_rows(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    rows = read(project.folder / stage.AUDIT)
+    done = thaw(project, "audit", "--top", "3")
+    lines = done.stdout.splitlines()
+    assert [line.split()[-1] for line in lines[1:4]] == [
+        row["path"] for row in rows[:3]
+    ]
+    assert lines[4] == ""
+    done = thaw(project, "audit", "--class", "both", "--split", "test")
+    chosen = [
+        row["path"]
+        for row in rows
+        if row["given"] == "both" and row["split"] == "test"
+    ]
+    assert [
+        line.split()[-1] for line in done.stdout.splitlines()[1:-2]
+    ] == chosen
+    done = thaw(project, "audit", "--class", "nothing")
+    assert done.returncode == 1 and "no such image" in done.stderr
+    (project.folder / stage.AUDIT).unlink()
+    done = thaw(project, "audit")
+    assert done.returncode == 1 and "dvc repro audit" in done.stderr
+    done = thaw(project, "audit", "--rev", "nowhere")
+    assert done.returncode == 1 and "no Git revision" in done.stderr

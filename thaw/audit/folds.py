@@ -1,0 +1,55 @@
+"""Which pictures are held out together while a head is fitted to the others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def join_pictures(*keys: Sequence[str]) -> np.ndarray:
+    """Numbers sets of pictures that share a key, at once or by way of others.
+
+    Args:
+        keys: of each kind, such as groups and copies, a text for each of n
+            pictures; empty where a picture has none.
+
+    Returns:
+        (n,) int, the set of each picture.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = nodes = len(keys[0])
+    pictures, shared = [], []
+    for kind in keys:
+        numbers: dict[str, int] = {}
+        for picture, text in enumerate(kind):
+            if text:
+                pictures.append(picture)
+                shared.append(nodes + numbers.setdefault(text, len(numbers)))
+        nodes += len(numbers)
+    graph = coo_array(
+        (np.ones(len(shared)), (pictures, shared)), shape=(nodes, nodes)
+    )
+    return connected_components(graph, directed=False)[1][:count]
+
+
+def deal_folds(
+    labels: np.ndarray, sets: np.ndarray, folds: int, seed: int
+) -> np.ndarray:
+    """Deals sets to folds, each class evenly.
+
+    Args:
+        labels: (n,) int; a set counts as its first picture's class.
+        sets: (n,) int, from `join_pictures`.
+        folds: how many there are.
+        seed: of the order within a class.
+
+    Returns:
+        (n,) int, the fold of each picture; a set lies in one.
+    """
+    _, first, member = np.unique(sets, return_index=True, return_inverse=True)
+    shuffled = np.random.default_rng(seed).permutation(len(first))
+    order = np.lexsort((shuffled, labels[first]))
+    fold = np.empty(len(first), int)
+    fold[order] = np.arange(len(first)) % folds
+    return fold[member]
