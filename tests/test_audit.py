@@ -110,12 +110,14 @@ def test_what_is_taken_away_was_never_there():
 
 def test_a_feature_that_never_varies_and_a_class_that_is_not_there():
     features, labels = draw(20)
-    features[:, 3] = 7.7
+    features[:, [3, 5]] = 7.7, 1000.1
     here = labels != 2
     moments = Moments.zero(CLASSES, 12)
     moments.add(features[here], labels[here])
     head = fit_discriminant(moments)
     assert np.isfinite(head.weights).all()
+    still = head.weights[[3, 5]][:, head.known]
+    assert np.ptp(still, axis=1).max() < 1e-3
     assert list(head.known) == [True, True, False, True]
     predicted = head.score(features[here]).argmax(axis=1)
     assert (predicted == labels[here]).mean() > 0.95

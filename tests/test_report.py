@@ -399,12 +399,14 @@ def test_odd_names_stay_text_and_worst_errors_come_first(odd_page):
     places = [parsed.text.index(row["path"]) for row in rows]
     assert places == sorted(places)
     pictures = [
-        source
-        for source in parsed.list_all("img", "src")
-        if source.startswith("data:image/jpeg")
+        attributes
+        for tag, attributes in parsed.elements
+        if tag == "img" and attributes["src"].startswith("data:image/jpeg")
     ]
+    doubts = [x for x in pictures if re.search("label|compar", x["alt"])]
     copies, standing_out = 2 * 7, 2 * 6
-    assert len(pictures) == len(rows) + copies + standing_out
+    shown = len(pictures) - len(doubts)
+    assert shown == len(rows) + copies + standing_out
     more = len(rows) - 6
     assert f"{more} more error{'s' * (more > 1)}" in parsed.text or more < 1
     assert "1 more pair" in parsed.text
