@@ -13,6 +13,7 @@ from benchmarks.claims.lab import (
     SETS,
     VIEWS,
     Lab,
+    regress,
     thaw,
     train_head,
 )
@@ -23,6 +24,9 @@ from thaw.network.head import build_head
 from thaw.run.efficientnet import POOLED
 
 SEEDS = (1, 2, 3)
+
+# Sets that are not like ImageNet, on which fine-tuning has something to gain.
+FAR = ("sign-digits", "traffic-signs")
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def train_normalization(model: keras.Model) -> bool:
 
 
 def try_normalization(bench: Bench) -> Iterator[Run]:
-    for name in ("sign-digits",):
+    for name in FAR:
         lab = bench.open(name)
         for arm, change in {
             "frozen": {},
@@ -129,20 +133,17 @@ def freeze_half(model: keras.Model) -> bool:
 
 
 def try_cut(bench: Bench) -> Iterator[Run]:
-    lab = bench.open("sign-digits")
     arms = {
         "2 blocks": {"blocks": 2},
         "2 blocks and half of one": {"blocks": 3, "prepare": freeze_half},
         "3 blocks": {"blocks": 3},
     }
-    for arm, options in arms.items():
-        for seed in SEEDS:
-            yield Run(
-                "sign-digits",
-                arm,
-                seed,
-                partial(bench.thaw, lab, seed=seed, **options),
-            )
+    for name in FAR:
+        lab = bench.open(name)
+        for arm, options in arms.items():
+            for seed in SEEDS:
+                do = partial(bench.thaw, lab, seed=seed, **options)
+                yield Run(name, arm, seed, do)
 
 
 COSTS = {
@@ -230,7 +231,6 @@ def vary(
 # Epochs of fine-tuning, by set and depth.
 LENGTHS = {
     ("traffic-signs", 2): (EPOCHS, 10, 15),
-    ("sign-digits", 2): (EPOCHS, 15),
 }
 
 
@@ -248,7 +248,7 @@ def train_at_once(lab: Lab, seed: int, rate: str) -> dict:
 
 
 def try_phases(bench: Bench) -> Iterator[Run]:
-    for name in ("sign-digits",):
+    for name in FAR:
         lab = bench.open(name)
         arms = {
             "the head first": partial(bench.thaw, lab, 2),
@@ -283,17 +283,14 @@ def try_sizes(bench: Bench) -> Iterator[Run]:
 
 def try_views(bench: Bench) -> Iterator[Run]:
     """As many views as epochs: each is seen once, as with live augmentation."""
-    lab = bench.open("traffic-signs")
-    for views in (1, 2, 4, 8, 16, lab.default_epochs):
+    name = "traffic-signs"
+    lab = bench.open(name)
+    for views in (1, 2, VIEWS, 8, 16, lab.params.head.epochs):
         for seed in SEEDS:
-            yield Run(
-                "traffic-signs",
-                f"head, {views}",
-                seed,
-                partial(bench.train_head, lab, seed, views=views),
-            )
+            do = partial(bench.train_head, lab, seed, views=views)
+            yield Run(name, f"head, {views}", seed, do)
     arms = {f"2 blocks, {views}": views for views in (1, 2, VIEWS, EPOCHS)}
-    yield from vary(bench, "traffic-signs", 2, "views", arms)
+    yield from vary(bench, name, 2, "views", arms)
 
 
 def try_epochs(bench: Bench) -> Iterator[Run]:
@@ -309,6 +306,62 @@ def try_epochs(bench: Bench) -> Iterator[Run]:
                 )
 
 
+class LowerRates(keras.optimizers.Adam):
+    """Each block trains at half of the rate of the block above it."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        own = self._trainable_variables[self._get_variable_index(variable)]
+        below = {"block7b": 1, "block7a": 2}.get(own.path[:7], 0)
+        super().update_step(gradient, variable, learning_rate / 2**below)
+
+
+# What practitioners add, each by what it changes of `lab.fit`.
+TRICKS = {
+    "as shipped": {},
+    "AdamW, decay 0.05": {
+        "optimizer": partial(keras.optimizers.AdamW, weight_decay=0.05)
+    },
+    "averaged weights, 0.99": {
+        "optimizer": partial(
+            keras.optimizers.Adam, use_ema=True, ema_momentum=0.99
+        )
+    },
+    "label smoothing 0.1": {"smoothing": 0.1},
+    "MixUp 0.2 at the cut": {"mixup": 0.2},
+    "half the rate a block lower": {"optimizer": LowerRates},
+}
+
+
+def try_tricks(bench: Bench) -> Iterator[Run]:
+    for name in FAR[::-1]:
+        lab = bench.open(name)
+        for arm, change in TRICKS.items():
+            for seed in SEEDS:
+
+                def do(lab=lab, seed=seed, change=change) -> dict:
+                    if not change:
+                        return bench.thaw(lab, 2, seed)
+                    return thaw(
+                        lab, 2, seed, bench.head(lab, seed)[0], **change
+                    )
+
+                yield Run(name, arm, seed, do)
+
+
+REGRESSED = {"clothing": 224, "sign-digits": 128, "traffic-signs": 128}
+
+
+def try_regression(bench: Bench) -> Iterator[Run]:
+    """Against scikit-learn, on the same features of the same split."""
+    for name, size in REGRESSED.items():
+        lab = bench.open(name, size)
+        where = f"{name}, {size} px"
+        for seed in (1, 2, 3, 4, 5):
+            do = partial(bench.train_head, lab, seed)
+            yield Run(where, "head", seed, do)
+        yield Run(where, "LogisticRegressionCV", 1, partial(regress, lab))
+
+
 EXPERIMENTS = {
     "range": try_range,
     "normalization": try_normalization,
@@ -322,4 +375,6 @@ EXPERIMENTS = {
     "sizes": try_sizes,
     "views": try_views,
     "epochs": try_epochs,
+    "tricks": try_tricks,
+    "regression": try_regression,
 }

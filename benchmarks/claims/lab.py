@@ -121,11 +121,6 @@ class Lab:
         return Dataset(prepared)
 
     @property
-    def default_epochs(self) -> int:
-        """Of the head, by params.yaml, which every set has alike."""
-        return params.load().head.epochs
-
-    @property
     def classes(self) -> int:
         return len(self.dataset.classes)
 
@@ -228,8 +223,24 @@ def fit(
     learning_rate: float,
     batch_size: int,
     warmup_epochs: int = 0,
+    optimizer: Callable = keras.optimizers.Adam,
+    smoothing: float = 0.0,
+    mixup: float = 0.0,
 ) -> dict:
     """Trains activations to logits, as `train_model` does.
+
+    Args:
+        lab, model: of the same set.
+        gather: activations of each split.
+        views: of a training image.
+        seed: of their order.
+        epochs, learning_rate, batch_size, warmup_epochs: as in params.yaml.
+        optimizer: takes a schedule; one that averages weights is scored, and
+            ends, with the average.
+        smoothing: of the labels, the share that all classes have alike.
+        mixup: both parameters of the Beta distribution that pairs of
+            activations and their labels are mixed by (Zhang et al. 2018,
+            arXiv:1710.09412); 0 mixes none.
 
     Returns:
         Scores before the first epoch and after each, the number of test
@@ -245,28 +256,93 @@ def fit(
         )
         for split in SPLITS
     )
-    model.compile(
-        optimizer=keras.optimizers.Adam(
-            Recipe(
-                "finetune", epochs, learning_rate, warmup_epochs
-            ).make_schedule(train.steps)
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
+    recipe = Recipe("finetune", epochs, learning_rate, warmup_epochs)
+    optimizer = optimizer(recipe.make_schedule(train.steps))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    batches = feed(train)
+    if smoothing or mixup:
+        import tensorflow
+
+        loss = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=smoothing
+        )
+        batches = tensorflow.data.Dataset.zip(
+            tensorflow.data.Dataset.random(seed), batches
+        ).map(lambda number, batch: mix(lab.classes, mixup, number, *batch))
+    model.compile(optimizer=optimizer, loss=loss)
     scores = Scores(validation, test)
+    average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     start = time.perf_counter()
     model.fit(
-        feed(train),
+        batches,
         epochs=epochs,
         steps_per_epoch=train.steps,
         shuffle=False,
         verbose=0,
-        callbacks=[scores],
+        callbacks=[average, scores] if optimizer.use_ema else [scores],
     )
     return {
         "images": len(test.labels),
         "seconds": round(time.perf_counter() - start, 1),
         "scores": scores.rows,
+    }
+
+
+def mix(classes: int, strength: float, seed, x, labels):
+    """A batch with one-hot labels; each row mixed with another one's."""
+    import tensorflow
+
+    labels = tensorflow.one_hot(labels, classes)
+    if not strength:
+        return x, labels
+    one, other = tensorflow.unstack(
+        tensorflow.random.stateless_gamma((2,), [seed, seed], strength)
+    )
+    share = one / (one + other)  # by the Beta distribution
+
+    def blend(values):
+        return share * values + (1 - share) * values[::-1]
+
+    return blend(x), blend(labels)
+
+
+def regress(lab: Lab) -> dict:
+    """scikit-learn's logistic regression on what a head gets without views.
+
+    The strength of its penalty is chosen in five folds that keep groups, of
+    ten strengths, by accuracy.
+    """
+    import warnings
+
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.preprocessing import StandardScaler
+
+    gather = lab.gather_all(POOLED, 1)
+    x, test = (
+        np.asarray(gather[split].arrays[0], np.float64)
+        for split in ("train", "test")
+    )
+    groups = [
+        row["group"] or row["id"] for row in lab.dataset.read_index("train")
+    ]
+    labels = lab.open_labels("train")
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    scaler = StandardScaler().fit(x)
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of parameters that it renames
+        model = LogisticRegressionCV(
+            Cs=np.logspace(-5, 1, 10),
+            cv=[*folds.split(x, labels, groups)],
+            max_iter=300,
+        ).fit(scaler.transform(x), labels)
+    accuracy = model.score(scaler.transform(test), lab.open_labels("test"))
+    return {
+        "images": len(test),
+        "seconds": round(time.perf_counter() - start, 1),
+        "penalty": float(np.ravel(model.C_)[0]),
+        "scores": [{"test_accuracy": round(float(accuracy), 5)}] * 2,
     }
 
 
