@@ -135,10 +135,11 @@ class FrozenPass:
 
     def _begin(self, checkpoint: Checkpoint) -> None:
         """Makes the arrays, and fills the rows that do not pass."""
+        for layer in self.layers:
+            (checkpoint.folder / layer).mkdir(parents=True, exist_ok=True)
         self._check_room(checkpoint)
         overflowed = set()
         for shape, layer in zip(self.network.outputs, self.layers, strict=True):
-            (checkpoint.folder / layer).mkdir(parents=True, exist_ok=True)
             for split, rows in self.rows.items():
                 for view in range(count_views(split, self.views)):
                     array = create_array(
