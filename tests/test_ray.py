@@ -14,6 +14,7 @@ from thaw.data.blocks import Order, find_starts
 from thaw.data.facts import digest_pixels
 from thaw.data.views import ImageViews
 from thaw.errors import InputError
+from thaw.frozen.earlier import Earlier
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
@@ -66,7 +67,7 @@ def write(network, views, tmp_path, monkeypatch):
     """Writes in blocks of 8 rows; returns each file's digest by its name."""
     monkeypatch.setattr(data_blocks, "MOST_ROWS", 8)
 
-    def write(name, cluster=None, kind=Checkpoint):
+    def write(name, cluster=None, kind=Checkpoint, earlier=None):
         (tmp_path / name).mkdir(exist_ok=True)
         checkpoint = kind(tmp_path / name)
         FrozenPass(
@@ -76,6 +77,7 @@ def write(network, views, tmp_path, monkeypatch):
             VIEWS,
             views,
             "writing",
+            earlier,
         ).write(checkpoint, cluster)
         return {
             str(path.relative_to(checkpoint.folder)): hashlib.sha256(
@@ -121,6 +123,21 @@ def test_a_cluster_writes_the_same_bytes(write, two_workers):
     here = write("here")
     assert len(here) == 2 * (VIEWS + 1)
     assert write("there", cluster) == here
+
+
+@pytest.mark.scale
+def test_a_cluster_runs_the_rows_that_are_new(write, two_workers, tmp_path):
+    cluster, _ = two_workers
+    here = write("here")
+    places = {split: np.arange(rows) for split, rows in ROWS.items()}
+    for rows in places.values():
+        rows[[0, 3, 4, -1]] = -1
+    for array in (tmp_path / "here").rglob("*.npy"):  # of known rows alone
+        written = np.load(array)
+        written[[0, 3, 4, -1]] = 7
+        np.save(array, written)
+    earlier = Earlier(tmp_path / "here", places, "")
+    assert write("there", cluster, earlier=earlier) == here
 
 
 @pytest.mark.scale
