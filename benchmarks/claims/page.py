@@ -159,9 +159,9 @@ CLAIMS = (
         "all",
         "Confirmed",
         "A training step at 224 px, batches of 16, random weights: the median "
-        "of two runs of four steps each, all depths in turn; the second run "
-        "had the machine to itself. Two blocks of B7 train 19 times as fast "
-        "as all of it, in a twenty-second of the memory.",
+        "of three runs of four steps each, all depths in turn; two of the runs "
+        "had the machine to themselves. Two blocks of B7 train 20 times as "
+        "fast as all of it, in a twenty-third of the memory.",
     ),
     Claim(
         "views",
