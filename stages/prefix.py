@@ -39,7 +39,7 @@ def main() -> None:
     with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")
         if plan.activations == CACHED:
-            write_prefix(p, plan, backbone, checkpoint, folder)
+            write_prefix(p, plan, backbone, features, checkpoint, folder)
     say_wrote(ACTIVATIONS)
 
 
@@ -47,11 +47,11 @@ def write_prefix(
     p: params.Params,
     plan: Plan,
     backbone: keras.Model,
+    features: Features,
     checkpoint: Checkpoint,
     folder: Path,
 ) -> None:
     """Writes the activations at the cut, and what they are of."""
-    features = Features(FEATURES)
     start, dtype, gather = open_start(p, plan, backbone, features)
     part = get_part(backbone, start, plan.cut)
     network = freeze_model(part, features.wanted_precision, dtype)

@@ -11,6 +11,7 @@ from thaw.data.activations import (
     get_digests_path,
     leaves_range,
     list_paths,
+    open_activations,
 )
 from thaw.data.facts import match_digests
 from thaw.files.arrays import open_array
@@ -62,8 +63,8 @@ class Earlier:
         Returns:
             Whether a value left the array's range.
         """
-        (path,) = list_paths(self.folder, layer, split, view + 1)[view:]
-        source, places = open_array(path), self.places[split]
+        source = open_activations(self.folder, layer, split, view)
+        places = self.places[split]
         rows = np.flatnonzero(places >= 0)
         step = max(1, CHUNK // (array[:1].nbytes or 1))
         overflowed = False
