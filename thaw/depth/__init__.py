@@ -1,0 +1,1 @@
+"""How many blocks to thaw, found by a race of short trainings."""
