@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from thaw.audit.folds import join_pictures
 from thaw.audit.neighbours import MOST_ASKED, find_neighbours
 from thaw.audit.opinions import Labels, judge_labels
 from thaw.audit.table import COLUMNS, count_doubts, write_audit
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
+from thaw.data.folds import join_pictures
 from thaw.data.splits import SPLITS
 from thaw.files.tables import write_table
 from thaw.files.text import write_json

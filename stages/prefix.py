@@ -8,6 +8,7 @@ from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
+from thaw.files.text import read_json
 from thaw.frozen.earlier import find_earlier
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
@@ -25,6 +26,7 @@ from thaw.run.previous import open_previous
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
+DEPTH = "data/depth.json"
 ACTIVATIONS = "data/activations"
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     backbone = build_backbone(
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
-    plan = make_plan(backbone, p.finetune.blocks, bool(features.tap))
+    plan = make_plan(backbone, read_json(DEPTH), bool(features.tap))
     say(f"reading {PREPARED} and {FEATURES}", *plan.describe())
     with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")

@@ -13,11 +13,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from stages import audit as stage
 from thaw.audit.discriminant import SHRINKAGE, Moments, fit_discriminant
-from thaw.audit.folds import deal_folds, join_pictures
 from thaw.audit.neighbours import VOTERS, find_neighbours
 from thaw.audit.opinions import Labels, Opinions, judge_labels
 from thaw.audit.rows import BLOCK, gather_rows, iterate_blocks
 from thaw.audit.table import COLUMNS, count_doubts, write_audit
+from thaw.data.folds import deal_folds, join_pictures
 from thaw.report.doubts import explain, read_doubts
 
 RNG = np.random.default_rng(3)

@@ -8,8 +8,8 @@ from operator import add
 import numpy as np
 
 from thaw.audit.discriminant import Discriminant, Moments, fit_discriminant
-from thaw.audit.folds import deal_folds
 from thaw.audit.rows import gather_rows, iterate_blocks
+from thaw.data.folds import deal_folds
 from thaw.network.temperature import fit_temperature
 
 REPEATS = 3  # times that the pictures are dealt to folds anew

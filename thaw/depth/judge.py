@@ -5,30 +5,10 @@ same for all of them, and falls out of the difference.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-# What an image counts at most: a probability of 1 % for its class. A few
-# images, wrong with great confidence, would decide otherwise.
-HIGHEST_LOSS = math.log(100)
-
-
-def measure_losses(
-    logits: np.ndarray, labels: np.ndarray, temperature: float
-) -> np.ndarray:
-    """The negative log probability of each image's class, capped: (n,).
-
-    Args:
-        logits: (n, classes).
-        labels: (n,) int.
-        temperature: that the logits are divided by.
-    """
-    from scipy.special import log_softmax
-
-    scaled = log_softmax(logits.astype(np.float64) / temperature, axis=1)
-    losses = -scaled[np.arange(len(labels)), labels]
-    return np.minimum(np.nan_to_num(losses, nan=np.inf), HIGHEST_LOSS)
 
 
 @dataclass(frozen=True)
@@ -63,17 +43,18 @@ class Ranking:
         return self.behind <= self.behind_errors
 
 
-def rank(losses: np.ndarray) -> Ranking:
+def rank(losses: Sequence[np.ndarray]) -> Ranking:
     """Ranks trainings by their mean loss.
 
     Args:
-        losses: (trainings, n), of the same images in the same order.
+        losses: of each training (n,), of the same images in the same order.
     """
-    means = losses.mean(axis=1)
-    differences = losses - losses[np.argmin(means)]
+    table = np.stack(losses)
+    means = table.mean(axis=1)
+    differences = table - table[np.argmin(means)]
     return Ranking(
         means,
-        measure_errors(losses),
+        measure_errors(table),
         differences.mean(axis=1),
         measure_errors(differences),
     )

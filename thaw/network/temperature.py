@@ -3,11 +3,17 @@
 Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599.
 """
 
+import math
+
 import numpy as np
 
 # Limits of the temperature. Below the lower one, a validation split with hardly
 # an error would make every prediction certain.
 LIMITS = 0.2, 20.0
+
+# What an image counts at most: a probability of 1 % for its class. A few
+# images, wrong with great confidence, would decide otherwise.
+HIGHEST_LOSS = math.log(100)
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -64,6 +70,23 @@ def score_logits(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "calibrated_loss": calibrated,
         "temperature": temperature,
     }
+
+
+def measure_losses(
+    logits: np.ndarray, labels: np.ndarray, temperature: float
+) -> np.ndarray:
+    """The negative log probability of each image's class, capped: (n,).
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) int.
+        temperature: that the logits are divided by.
+    """
+    from scipy.special import log_softmax
+
+    scaled = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    losses = -scaled[np.arange(len(labels)), labels]
+    return np.minimum(np.nan_to_num(losses, nan=np.inf), HIGHEST_LOSS)
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:

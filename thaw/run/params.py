@@ -119,9 +119,13 @@ class Audit(Section):
     ]
 
 
+class Depth(Section):
+    deepest: Literal["half", "all"]
+
+
 class Finetune(Section):
-    blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        description="a whole number, 0 or more, or all"
+    blocks: Annotated[int, Field(ge=0)] | Literal["all", "auto"] = Field(
+        description="a whole number, 0 or more, all or auto"
     )
     views: Views
     epochs: Count
@@ -154,6 +158,7 @@ class Params(Section):
     extract: Extract
     head: Head
     audit: Audit
+    depth: Depth
     finetune: Finetune
     evaluate: Evaluate
     export: Export
@@ -348,7 +353,7 @@ def _find_contradictions(params: Params) -> Iterator[str]:
     if isinstance(finetune.blocks, int) and finetune.blocks > blocks:
         yield (
             f"finetune.blocks is {finetune.blocks}; allowed: 0 to {blocks} "
-            f"({name}), or all"
+            f"({name}), all or auto"
         )
     if finetune.views > params.extract.views:
         yield (

@@ -27,7 +27,7 @@ class Recipe:
     section: str
     epochs: int
     learning_rate: float
-    warmup_epochs: int = 0
+    warmup_epochs: float = 0
     class_weight: str = "none"
     from_trained: bool = False
     mixed_precision: bool = False
@@ -52,7 +52,7 @@ class Recipe:
         Args:
             steps: in an epoch.
         """
-        warmup = min(self.warmup_epochs, self.epochs) * steps
+        warmup = round(min(self.warmup_epochs, self.epochs) * steps)
         return keras.optimizers.schedules.CosineDecay(
             self.learning_rate / max(warmup, 1),
             decay_steps=max(self.epochs * steps - warmup, 1),

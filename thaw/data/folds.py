@@ -1,4 +1,4 @@
-"""Which pictures are held out together while a head is fitted to the others."""
+"""Pictures that belong together, dealt to folds as a whole."""
 
 from collections.abc import Sequence
 

@@ -1,0 +1,314 @@
+"""The race: short trainings of several depths, judged by the same images."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from thaw.data.activations import Features, gather_kept
+from thaw.data.dataset import Dataset, Gather
+from thaw.data.splits import TRAINED
+from thaw.data.views import gather_views
+from thaw.depth.arms import RUNGS, WARMUP, keep_better
+from thaw.depth.judge import Ranking, rank
+from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
+from thaw.files.atomic import new_file
+from thaw.frozen.network import freeze_model
+from thaw.frozen.passes import FrozenPass
+from thaw.network.backend import (
+    has_accelerator,
+    keras,
+    make_deterministic,
+)
+from thaw.network.folding import fold_normalization
+from thaw.network.head import (
+    build_head,
+    join_head,
+    seed_dropout,
+    standardize_head,
+)
+from thaw.network.model_file import load_model
+from thaw.network.parts import get_part
+from thaw.network.plan import Plan, apply_plan, make_plan
+from thaw.network.temperature import fit_temperature, measure_losses
+from thaw.run.checkpoints import Checkpoint
+from thaw.run.console import say
+from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.run.params import Params
+from thaw.train.batches import Batches, feed
+from thaw.train.loop import train_model
+from thaw.train.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a depth came to in the last rung that it ran in.
+
+    Attributes:
+        blocks: as `finetune.blocks`.
+        epochs: of each training; 0 for the head alone.
+        losses: (n,), of the images that judge, by `measure_losses`.
+        hits: (n,) bool, whether each is classified right.
+        plan: what was thawed.
+        seconds: of an epoch; None where none was run.
+    """
+
+    blocks: int | str
+    epochs: int
+    losses: np.ndarray
+    hits: np.ndarray
+    plan: Plan
+    seconds: float | None
+
+
+class Race:
+    """Depths of one network on one set of images.
+
+    Args:
+        p: the parameters.
+        backbone: with the weights that all trainings start from.
+        dataset, features: what lies in data/.
+        head: file of the trained head.
+        checkpoint: keeps what is done.
+    """
+
+    def __init__(
+        self,
+        p: Params,
+        backbone: keras.Model,
+        dataset: Dataset,
+        features: Features,
+        head: str | Path,
+        checkpoint: Checkpoint,
+    ):
+        self.p, self.backbone = p, backbone
+        self.loaded = backbone.get_weights()
+        self.dataset, self.features = dataset, features
+        self.head, self.checkpoint = head, checkpoint
+        self.views = min(features.views, max(RUNGS))
+        labels = {s: features.open_labels(s) for s in TRAINED}
+        self.labels = np.concatenate([labels[s] for s in TRAINED])
+        self.first = len(labels["train"])
+        self.folds = make_folds(dataset, labels, p.seed)
+
+    def run(self, depths: Sequence[int | str]) -> list[Result]:
+        """Races; the worse half leaves after each rung but the last.
+
+        Args:
+            depths: 0, the head alone, first. It is not trained and stays.
+
+        Returns:
+            Each depth's last result, those of the last rung first.
+        """
+        head, *left = depths
+        plans = {d: make_plan(self.backbone, d, tap_kept=False) for d in depths}
+        gather = self.run_frozen_part([plans[depth] for depth in left])
+        results = [self.judge(head, plans[head], 0, gather)]
+        gone: list[Result] = []
+        for epochs in RUNGS:
+            ran = [self.judge(d, plans[d], epochs, gather) for d in left]
+            results = [results[0], *ran]
+            order = rank_results(ran).order
+            stay = len(ran) if epochs == RUNGS[-1] else keep_better(len(ran))
+            gone = [*(ran[i] for i in sorted(order[stay:])), *gone]
+            left = [ran[i].blocks for i in sorted(order[:stay])]
+        return [*results, *gone]
+
+    def run_frozen_part(self, plans: Sequence[Plan]) -> Mapping[str, Gather]:
+        """Runs the images once up to all cuts.
+
+        Returns:
+            By cut, what gathers activations of both splits.
+        """
+        images = {
+            split: gather_views(
+                self.dataset, split, self.p.augment.model_dump()
+            )
+            for split in TRAINED
+        }
+        pooled = {
+            split: self.features.gather(POOLED, split, self.views)
+            for split in TRAINED
+        }
+        sources: dict[str, Mapping[str, Gather]]
+        sources = {IMAGE: images, POOLED: pooled}
+        names = [layer.name for layer in self.backbone.layers]
+        cuts = sorted({plan.cut for plan in plans} - {IMAGE}, key=names.index)
+        part = get_part(self.backbone, IMAGE, *cuts)
+        checkpoint = self.checkpoint.enter("activations")
+        FrozenPass(
+            freeze_model(part, self.features.wanted_precision, "uint8"),
+            dict.fromkeys(cuts, "float16"),
+            rows={s: len(self.features.open_labels(s)) for s in TRAINED},
+            views=self.views,
+            gather=images,
+            label="running the frozen part",
+        ).write(checkpoint)
+        for cut in cuts:
+            sources[cut] = {
+                split: gather_kept(checkpoint.folder, cut, split, self.views)
+                for split in TRAINED
+            }
+        return {
+            cut: join_splits(source, self.first)
+            for cut, source in sources.items()
+        }
+
+    def judge(
+        self,
+        blocks: int | str,
+        plan: Plan,
+        epochs: int,
+        gather: Mapping[str, Gather],
+    ) -> Result:
+        """Trains a depth in every fold, and has the other images judge it.
+
+        Args:
+            blocks, plan: the depth.
+            epochs: of each training; 0 trains nothing but the head.
+            gather: by cut, from `run_frozen_part`.
+        """
+        losses, hits, seconds = [], [], []
+        for number, fold in enumerate(self.folds):
+            logits, spent = self.get_logits(
+                f"{blocks}-{epochs}-{number}", plan, epochs, fold, gather
+            )
+            labels = self.labels[fold.judged]
+            temperature = fit_temperature(np.nan_to_num(logits), labels)
+            losses.append(measure_losses(logits, labels, temperature))
+            hits.append(logits.argmax(axis=1) == labels)
+            seconds.append(spent)
+        known = [spent for spent in seconds if spent]
+        result = Result(
+            blocks,
+            epochs,
+            np.concatenate(losses),
+            np.concatenate(hits),
+            plan,
+            sum(known) / len(known) if known else None,
+        )
+        say(
+            f"{describe_arm(blocks)}, {epochs} epochs: validation loss "
+            f"{result.losses.mean():.4f}, accuracy {result.hits.mean():.4f}"
+        )
+        return result
+
+    def get_logits(
+        self,
+        name: str,
+        plan: Plan,
+        epochs: int,
+        fold: Fold,
+        gather: Mapping[str, Gather],
+    ) -> tuple[np.ndarray, float | None]:
+        """Logits (n, classes) of the images that judge, and seconds an epoch.
+
+        They are kept under a name: a race that was cut off goes on behind
+        what it finished.
+        """
+        checkpoint = self.checkpoint.enter(name)
+        path = checkpoint.folder / "logits.npy"
+        if not path.exists():
+            logits = self.train(plan, epochs, fold, gather, checkpoint)
+            with new_file(path) as unfinished, unfinished.open("wb") as file:
+                np.save(file, logits)
+        return np.load(path), checkpoint.note.get("seconds")
+
+    def train(
+        self,
+        plan: Plan,
+        epochs: int,
+        fold: Fold,
+        gather: Mapping[str, Gather],
+        checkpoint: Checkpoint,
+    ) -> np.ndarray:
+        """Trains; gives logits (n, classes) of the images that judge."""
+        head = self.get_head(fold, gather[POOLED])
+        self.backbone.set_weights(self.loaded)
+        finetune = self.p.finetune
+        apply_plan(self.backbone, plan, finetune.drop_connect_rate)
+        make_deterministic(self.p.seed)
+        model = join_head(self.backbone, head)
+        seed_dropout(model, self.p.seed)
+        suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
+        trained, judged = self.open_batches(
+            gather[plan.cut], fold, finetune.batch_size
+        )
+        if epochs:
+            recipe = replace(
+                Recipe.read(
+                    "finetune",
+                    finetune,
+                    from_trained=True,
+                    mixed_precision=has_accelerator(),
+                ),
+                epochs=epochs,
+                warmup_epochs=WARMUP * epochs,
+            )
+            start = time.perf_counter()
+            train_model(suffix, trained, judged, recipe, checkpoint)
+            checkpoint.write(seconds=(time.perf_counter() - start) / epochs)
+        return suffix.predict(feed(judged), verbose=0)
+
+    def get_head(self, fold: Fold, pooled: Gather) -> keras.Model:
+        """The head, trained on nothing that judges."""
+        features = self.features
+        if fold.whole:
+            return load_model(
+                self.head, (features.size,), len(features.classes)
+            )
+        settings = self.p.head
+        make_deterministic(self.p.seed)
+        head = build_head(
+            features.size, len(features.classes), settings.dropout
+        )
+        trained, judged = self.open_batches(pooled, fold, settings.batch_size)
+        rows = np.arange(len(fold.trained))
+        standardize_head(
+            head,
+            [
+                trained.gather(rows, np.full(len(rows), view))
+                for view in range(self.views)
+            ],
+        )
+        number = int(fold.judged[0])
+        train_model(
+            get_part(head, POOLED, LOGITS),
+            trained,
+            judged,
+            Recipe.read("head", settings),
+            self.checkpoint.enter(f"head-{number}"),
+        )
+        return head
+
+    def open_batches(
+        self, gather: Gather, fold: Fold, batch_size: int
+    ) -> tuple[Batches, Batches]:
+        """Those that train, and those that judge."""
+        rows = fold.trained, fold.judged
+        trained, judged = (
+            (pick_rows(gather, some), self.labels[some]) for some in rows
+        )
+        return (
+            Batches(*trained, self.views, batch_size, self.p.seed),
+            Batches(*judged, 1, batch_size, None),
+        )
+
+
+def rank_results(results: Sequence[Result]) -> Ranking:
+    return rank([result.losses for result in results])
+
+
+def describe_arm(blocks: int | str) -> str:
+    """For people: "the head alone", "1 block", "all of it"."""
+    names = {0: "the head alone", 1: "1 block", "all": "all of it"}
+    return names.get(blocks, f"{blocks} blocks")
+
+
+def pick_best(results: Sequence[Result]) -> int | str:
+    """The depth of least loss among those of the last rung."""
+    last = max(result.epochs for result in results)
+    final = [result for result in results if result.epochs in (0, last)]
+    return final[rank_results(final).best].blocks
