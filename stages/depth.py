@@ -32,7 +32,9 @@ def main() -> None:
         {
             "asked": p.finetune.blocks,
             "blocks": blocks,
-            "seconds_an_epoch": {
+            # Of an epoch, as the clock had it: the one thing here that differs
+            # from run to run.
+            "seconds": {
                 str(result.blocks): round(result.seconds, 2)
                 for result in results
                 if result.seconds

@@ -20,7 +20,11 @@ from thaw.train.distribution import join_processes
 from thaw.train.inputs import open_inputs
 from thaw.train.loop import train_model
 from thaw.train.recipe import Recipe
-from thaw.train.results import describe_results, write_results
+from thaw.train.results import (
+    describe_results,
+    write_results,
+    write_validation,
+)
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
@@ -30,6 +34,7 @@ FINETUNED = "models/finetuned.keras"
 METRICS = "metrics/finetune.json"
 DETAILS = "metrics/details/finetune.json"
 CURVES = "plots/finetune.csv"
+VALIDATION = "metrics/validation.csv"
 
 
 def main() -> None:
@@ -90,8 +95,15 @@ def main() -> None:
             precision=features.precision,
             engine=features.engine,
         )
+        write_validation(
+            VALIDATION,
+            training,
+            validation.labels,
+            (row["id"] for row in dataset.read_index("validation")),
+            dataset.classes,
+        )
     say(*describe_results(training))
-    say_wrote(FINETUNED, METRICS, DETAILS, CURVES)
+    say_wrote(FINETUNED, METRICS, DETAILS, CURVES, VALIDATION)
 
 
 def thaw_model(

@@ -205,7 +205,8 @@ def test_a_changed_image_is_noticed(reproduced, tmp_path):
 
 # From the ground up: what a room imports lies below it.
 FLOORS = ("files", "run", "data", "network", "prepare", "frozen", "train",
-          "depth", "audit", "evaluate", "export", "report", "commands")  # fmt: skip
+          "depth", "audit", "evaluate", "export", "report",
+          "commands")  # fmt: skip
 
 
 # Says and guards what stages do, and changes none of their results.

@@ -13,7 +13,7 @@ from thaw.errors import InputError
 from thaw.run.console import fail
 
 # Commands that work in their own clone, wherever they are called.
-OF_THE_CLONE = ("audit", "compare", "plan", "push")
+OF_THE_CLONE = ("audit", "compare", "depths", "plan", "push")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -63,6 +63,18 @@ def make_parser() -> argparse.ArgumentParser:
         "--model", choices=["finetuned", "head"], default="finetuned"
     )
     compare.add_argument("--json", action="store_true", dest="json_output")
+
+    depths = commands.add_parser(
+        "depths", help="which depth is best on validation, and what is as good"
+    )
+    depths.add_argument(
+        "revs",
+        nargs="*",
+        metavar="rev",
+        help="Git revisions or DVC experiments: of one, or this run, the race; "
+        "several are ranked",
+    )
+    depths.add_argument("--json", action="store_true", dest="json_output")
 
     plan = commands.add_parser(
         "plan", help="what would be thawed and run again, and at what cost"

@@ -43,6 +43,7 @@ class Workload:
         p: the parameters.
         prepared: data/prepared where `prepare` does not run again, else None.
         new: stage to the share of its images that it computes; 1 of others.
+        found: the depth that `auto` came to, where `depth` does not run again.
 
     Attributes:
         timed: the backbone, and the times of its parts.
@@ -53,10 +54,12 @@ class Workload:
         p: params.Params,
         prepared: Dataset | None,
         new: dict[str, float] | None = None,
+        found: int | str | None = None,
     ):
         self.p = p
         self.prepared = prepared
         self.new = new or {}
+        self.found = found
         self.timed = get_timed_backbone(p.backbone.name, p.image_size)
 
     @cached_property
@@ -85,12 +88,31 @@ class Workload:
         return self.timed.backbone
 
     @cached_property
+    def depths(self) -> list[int | str]:
+        """What `finetune.blocks: auto` would race."""
+        from thaw.depth.arms import list_depths
+        from thaw.network.plan import list_blocks
+
+        return list_depths(
+            len(list_blocks(self.backbone)), self.p.depth.deepest
+        )
+
+    @property
+    def blocks(self) -> int | str:
+        """To thaw; where a race is to find out, the deepest that it tries."""
+        asked = self.p.finetune.blocks
+        if asked != "auto":
+            return asked
+        return self.found if self.found is not None else self.depths[-1]
+
+    @cached_property
     def plan(self):
+        return self.make_plan(self.blocks)
+
+    def make_plan(self, blocks: int | str):
         from thaw.network.plan import make_plan
 
-        return make_plan(
-            self.backbone, self.p.finetune.blocks, self.p.extract.tap
-        )
+        return make_plan(self.backbone, blocks, self.p.extract.tap)
 
     def count_images(self, views: int, splits: tuple[str, ...]) -> int:
         """All views of train, and one view of each other split."""
@@ -115,6 +137,17 @@ class Workload:
         """Times an image of training, from one layer to others."""
         precision = self.p.extract.precision
         return self.timed.time_frozen(start, *ends, precision=precision)
+
+    def time_thawed(self, blocks: int | str) -> Timing:
+        """Times a training step of thawed blocks and the head."""
+        finetune = self.p.finetune
+        return self.timed.time_thawed(
+            blocks,
+            finetune.drop_connect_rate,
+            self.classes,
+            self.p.head.dropout,
+            finetune.batch_size,
+        )
 
     def time_scoring(self) -> Timing:
         """Times an image of the test split, through the whole network."""
@@ -184,6 +217,33 @@ def estimate_prefix(work: Workload) -> Cost:
     return Cost(work.timed.start + before + seconds, size)
 
 
+def estimate_depth(work: Workload) -> Cost:
+    """Of the race; a number passes at once."""
+    from thaw.depth.arms import EPOCHS, keep_better
+    from thaw.depth.rows import ENOUGH, FOLDS
+    from thaw.run.efficientnet import IMAGE
+
+    if work.p.finetune.blocks != "auto":
+        return Cost(0, 0)
+    folds = FOLDS if work.rows["validation"] < ENOUGH else 1
+    first, last = EPOCHS["folds" if folds > 1 else "validation"]
+    arms = work.depths[1:]
+    stay = arms[-keep_better(len(arms)) :]  # the dearest, if those are best
+    images = work.count_images(1, TRAINED)
+    trained = images / folds if folds > 1 else work.rows["train"]
+    seconds = work.timed.start
+    for runs, epochs in ((arms, first), (stay * max(folds - 1, 1), last)):
+        for blocks in runs:
+            step, before = work.time_thawed(blocks)
+            image = step / work.p.finetune.batch_size
+            seconds += before + epochs * trained * image
+    cuts = [work.make_plan(blocks).cut for blocks in arms if blocks != "all"]
+    views = min(work.p.extract.views, max(first, last))
+    each, before = work.time_frozen(IMAGE, *reversed(cuts))
+    seconds += before + work.count_images(views, TRAINED) * each
+    return Cost(seconds, 0)
+
+
 def estimate_finetune(work: Workload) -> Cost:
     from thaw.network.plan import STREAMED
     from thaw.run.efficientnet import IMAGE
@@ -192,13 +252,7 @@ def estimate_finetune(work: Workload) -> Cost:
     frozen = Timing(0.0, 0.0)
     if work.plan.activations == STREAMED and work.plan.cut != IMAGE:
         frozen = work.time_frozen(IMAGE, work.plan.cut)
-    step, before = work.timed.time_thawed(
-        finetune.blocks,
-        finetune.drop_connect_rate,
-        work.classes,
-        work.p.head.dropout,
-        finetune.batch_size,
-    )
+    step, before = work.time_thawed(work.blocks)
     image = step / finetune.batch_size
     # Validation runs forwards alone, a third of a step.
     epoch = work.rows["train"] * (image + frozen.each)
@@ -226,6 +280,7 @@ ESTIMATES: dict[str, Callable[[Workload], Cost]] = {
     "extract": estimate_extract,
     "head": estimate_head,
     "audit": estimate_audit,
+    "depth": estimate_depth,
     "prefix": estimate_prefix,
     "finetune": estimate_finetune,
     "evaluate": estimate_evaluate,

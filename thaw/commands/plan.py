@@ -13,6 +13,7 @@ from thaw.commands.news import News, count_news, find_shares
 from thaw.commands.overrides import list_combinations, set_params
 from thaw.commands.reruns import find_changes, list_reruns
 from thaw.data.dataset import Dataset
+from thaw.files.text import read_json
 from thaw.run import params
 from thaw.run.console import format_bytes, format_seconds, say
 
@@ -25,13 +26,15 @@ class Forecast:
     """What one set of parameters would thaw, run again and cost.
 
     Attributes:
-        plan: the thaw plan.
+        plan: the thaw plan; where a race is to find it, its deepest.
+        raced: depths that `finetune.blocks: auto` would race.
         costs: of each stage that would run again, in order; None of a stage
             that has no estimate.
         news: how many images are new, where `prepare` would run again.
     """
 
     plan: "Plan"
+    raced: list[int | str]
     costs: dict[str, Cost | None]
     news: News | None
 
@@ -74,13 +77,21 @@ def make_forecast(
     rerun = list_reruns(values, changed)
     prepared = None if "prepare" in rerun else Dataset("data/prepared")
     news = count_news(p, values) if "prepare" in rerun else None
-    work = Workload(p, prepared, find_shares(news, values))
+    races = p.finetune.blocks == "auto" and "depth" in rerun
+    found = None if "depth" in rerun else read_json("data/depth.json")
+    work = Workload(p, prepared, find_shares(news, values), found)
     costs = {name: estimate_stage(name, work) for name in rerun}
-    return Forecast(work.plan, costs, news)
+    return Forecast(work.plan, work.depths if races else [], costs, news)
 
 
 def say_stages(forecast: Forecast) -> None:
     """Prints the thaw plan, and a line for each stage that would run again."""
+    if forecast.raced:
+        *others, deepest = map(str, forecast.raced)
+        say(
+            f"auto races {', '.join(others)} and {deepest} blocks; if the "
+            "deepest wins:"
+        )
     say(*forecast.plan.describe(), "")
     if forecast.news:
         say("{:,} of {:,} images are new".format(*forecast.news), "")

@@ -1,24 +1,16 @@
 """What is raced, and for how long."""
 
-from typing import NamedTuple
-
-# Epochs of each rung of the race. Every training has a whole schedule of its
-# own: a cosine cut off in its middle compares nothing. After each rung but the
-# last the worse half leaves. docs/depth.md has what they are chosen by.
-RUNGS = (2, 3)
+# Epochs of a training in each rung of the race. Each has a whole schedule of
+# its own: a cosine cut off in its middle compares nothing. After the first rung
+# the worse half leaves.
+#
+# Where validation alone judges, the second rung trains anew, for longer. Where
+# folds judge, the first rung is the first fold, and the second one adds the
+# other.
+EPOCHS = {"validation": (2, 4), "folds": (3, 3)}
 
 # Of the epochs of a training, those in which its rate rises first.
 WARMUP = 0.25
-
-
-class Arm(NamedTuple):
-    """A depth in the race: `finetune.blocks`."""
-
-    blocks: int | str
-
-    @property
-    def name(self) -> str:
-        return str(self.blocks)
 
 
 def list_depths(total: int, deepest: str) -> list[int | str]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
-from thaw.depth.arms import RUNGS, WARMUP, keep_better
+from thaw.depth.arms import EPOCHS, WARMUP, keep_better
 from thaw.depth.judge import Ranking, rank
 from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
+from thaw.depth.words import name_depth
+from thaw.errors import InputError
 from thaw.files.atomic import new_file
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
@@ -87,34 +90,40 @@ class Race:
         self.loaded = backbone.get_weights()
         self.dataset, self.features = dataset, features
         self.head, self.checkpoint = head, checkpoint
-        self.views = min(features.views, max(RUNGS))
         labels = {s: features.open_labels(s) for s in TRAINED}
         self.labels = np.concatenate([labels[s] for s in TRAINED])
         self.first = len(labels["train"])
         self.folds = make_folds(dataset, labels, p.seed)
+        judge = "folds" if len(self.folds) > 1 else "validation"
+        self.epochs = EPOCHS[judge]
+        self.views = min(features.views, max(self.epochs))
+        self._heads: dict[int, keras.Model] = {}  # by first row that judges
 
     def run(self, depths: Sequence[int | str]) -> list[Result]:
-        """Races; the worse half leaves after each rung but the last.
+        """Races in two rungs; the worse half leaves after the first.
 
         Args:
             depths: 0, the head alone, first. It is not trained and stays.
 
         Returns:
-            Each depth's last result, those of the last rung first.
+            Each depth's last result, those of the second rung first.
         """
         head, *left = depths
         plans = {d: make_plan(self.backbone, d, tap_kept=False) for d in depths}
         gather = self.run_frozen_part([plans[depth] for depth in left])
-        results = [self.judge(head, plans[head], 0, gather)]
-        gone: list[Result] = []
-        for epochs in RUNGS:
-            ran = [self.judge(d, plans[d], epochs, gather) for d in left]
-            results = [results[0], *ran]
-            order = rank_results(ran).order
-            stay = len(ran) if epochs == RUNGS[-1] else keep_better(len(ran))
-            gone = [*(ran[i] for i in sorted(order[stay:])), *gone]
-            left = [ran[i].blocks for i in sorted(order[:stay])]
-        return [*results, *gone]
+        first, last = self.epochs
+        ran = [  # one fold tells who leaves
+            self.judge(depth, plans[depth], first, gather, self.folds[:1])
+            for depth in left
+        ]
+        order, stay = rank_results(ran).order, keep_better(len(ran))
+        left = [left[i] for i in sorted(order[:stay])]
+        final = [
+            self.judge(depth, plans[depth], epochs, gather, self.folds)
+            for depth, epochs in [(head, 0), *((depth, last) for depth in left)]
+        ]
+        gone = [ran[i] for i in order[stay:]]
+        return [*final, *gone]
 
     def run_frozen_part(self, plans: Sequence[Plan]) -> Mapping[str, Gather]:
         """Runs the images once up to all cuts.
@@ -162,16 +171,18 @@ class Race:
         plan: Plan,
         epochs: int,
         gather: Mapping[str, Gather],
+        folds: Sequence[Fold],
     ) -> Result:
-        """Trains a depth in every fold, and has the other images judge it.
+        """Trains a depth in each fold, and has the other images judge it.
 
         Args:
             blocks, plan: the depth.
             epochs: of each training; 0 trains nothing but the head.
             gather: by cut, from `run_frozen_part`.
+            folds: to train and judge in.
         """
         losses, hits, seconds = [], [], []
-        for number, fold in enumerate(self.folds):
+        for number, fold in enumerate(folds):
             logits, spent = self.get_logits(
                 f"{blocks}-{epochs}-{number}", plan, epochs, fold, gather
             )
@@ -190,7 +201,7 @@ class Race:
             sum(known) / len(known) if known else None,
         )
         say(
-            f"{describe_arm(blocks)}, {epochs} epochs: validation loss "
+            f"{name_depth(blocks)}, {epochs} epochs: loss "
             f"{result.losses.mean():.4f}, accuracy {result.hits.mean():.4f}"
         )
         return result
@@ -239,17 +250,20 @@ class Race:
         if epochs:
             recipe = replace(
                 Recipe.read(
-                    "finetune",
-                    finetune,
-                    from_trained=True,
-                    mixed_precision=has_accelerator(),
+                    "finetune", finetune, mixed_precision=has_accelerator()
                 ),
                 epochs=epochs,
                 warmup_epochs=WARMUP * epochs,
             )
             start = time.perf_counter()
-            train_model(suffix, trained, judged, recipe, checkpoint)
+            try:
+                training = train_model(
+                    suffix, trained, judged, recipe, checkpoint, quiet=True
+                )
+            except InputError:  # it diverged: no number is left
+                return np.full((len(fold.judged), model.output_shape[1]), nan)
             checkpoint.write(seconds=(time.perf_counter() - start) / epochs)
+            return training.logits
         return suffix.predict(feed(judged), verbose=0)
 
     def get_head(self, fold: Fold, pooled: Gather) -> keras.Model:
@@ -259,6 +273,9 @@ class Race:
             return load_model(
                 self.head, (features.size,), len(features.classes)
             )
+        number = int(fold.judged[0])
+        if number in self._heads:
+            return self._heads[number]
         settings = self.p.head
         make_deterministic(self.p.seed)
         head = build_head(
@@ -273,14 +290,15 @@ class Race:
                 for view in range(self.views)
             ],
         )
-        number = int(fold.judged[0])
         train_model(
             get_part(head, POOLED, LOGITS),
             trained,
             judged,
             Recipe.read("head", settings),
             self.checkpoint.enter(f"head-{number}"),
+            quiet=True,
         )
+        self._heads[number] = head
         return head
 
     def open_batches(
@@ -299,12 +317,6 @@ class Race:
 
 def rank_results(results: Sequence[Result]) -> Ranking:
     return rank([result.losses for result in results])
-
-
-def describe_arm(blocks: int | str) -> str:
-    """For people: "the head alone", "1 block", "all of it"."""
-    names = {0: "the head alone", 1: "1 block", "all": "all of it"}
-    return names.get(blocks, f"{blocks} blocks")
 
 
 def pick_best(results: Sequence[Result]) -> int | str:

@@ -18,10 +18,11 @@ KEPT = "training.npz"
 
 
 class Validation(keras.callbacks.Callback):
-    """Scores every epoch on the validation images; ends a lost training.
+    """Scores epochs on the validation images; ends a lost training.
 
     Args:
         batches: the validation images.
+        first: the first epoch that is scored, counted from 1.
 
     Attributes:
         highest_loss: training ends when the calibrated validation loss passes
@@ -32,17 +33,23 @@ class Validation(keras.callbacks.Callback):
             finite.
     """
 
-    def __init__(self, batches: Batches):
+    def __init__(self, batches: Batches, first: int = 1):
         super().__init__()
-        self.batches, self.highest_loss = batches, math.inf
+        self.batches, self.first = batches, first
+        self.highest_loss = math.inf
         self.scores: dict[str, float] = {}
         self.lost = False
 
+    def predict(self) -> np.ndarray:
+        """Logits (n, classes) of the validation images."""
+        return self.model.predict(feed(self.batches), verbose=0)
+
     def measure(self) -> dict[str, float]:
-        logits = self.model.predict(feed(self.batches), verbose=0)
-        return score_logits(logits, self.batches.labels)
+        return score_logits(self.predict(), self.batches.labels)
 
     def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 < self.first:
+            return
         self.scores = self.measure()
         logs.update({f"val_{key}": x for key, x in self.scores.items()})
         loss = self.scores["calibrated_loss"]
@@ -121,8 +128,8 @@ def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
     return json.loads(str(about)), arrays
 
 
-class Narrator(keras.callbacks.Callback):
-    """Progress over all steps, and a line for each epoch."""
+class Progress(keras.callbacks.Callback):
+    """Progress over all steps."""
 
     def __init__(self, epochs: int, steps: int, done: int):
         super().__init__()
@@ -136,6 +143,13 @@ class Narrator(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()
 
+    def on_train_end(self, logs=None):
+        self.context.__exit__(None, None, None)
+
+
+class Narrator(Progress):
+    """Progress, and a line for each epoch."""
+
     def on_epoch_end(self, epoch, logs=None):
         self.bar.clear()
         say(
@@ -144,6 +158,3 @@ class Narrator(keras.callbacks.Callback):
             f"{logs['val_loss']:.4f} ({logs['val_calibrated_loss']:.4f} after "
             f"temperature), accuracy {logs['val_accuracy']:.4f}"
         )
-
-    def on_train_end(self, logs=None):
-        self.context.__exit__(None, None, None)

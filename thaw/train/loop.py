@@ -3,13 +3,21 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from thaw.errors import InputError
 from thaw.network.backend import keras, warn_of_float32
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import say
 from thaw.train.advice import advise
 from thaw.train.batches import Batches, feed
-from thaw.train.callbacks import Keeper, Narrator, Validation, load_kept
+from thaw.train.callbacks import (
+    Keeper,
+    Narrator,
+    Progress,
+    Validation,
+    load_kept,
+)
 from thaw.train.choice import is_better, limit_loss
 from thaw.train.distribution import distribute_model, place_variables
 from thaw.train.recipe import Recipe, train_in_bfloat16, weigh_classes
@@ -22,6 +30,7 @@ class Training:
     Attributes:
         epochs: that the weights have seen; 0: they are those of the start.
         scores: of these weights on validation, by `score_logits`.
+        logits: of these weights on validation, (n, classes).
         start: the scores of the start; None where it is random.
         advice: a sentence on what to try next, or None.
         curves: losses and accuracies, a row an epoch.
@@ -29,6 +38,7 @@ class Training:
 
     epochs: int
     scores: dict[str, float]
+    logits: np.ndarray
     start: dict[str, float] | None
     advice: str | None
     curves: list[dict]
@@ -40,6 +50,7 @@ def train_model(
     validation: Batches,
     recipe: Recipe,
     checkpoint: Checkpoint,
+    quiet: bool = False,
 ) -> Training:
     """Trains what is trainable, and leaves the weights of the last epoch.
 
@@ -52,6 +63,7 @@ def train_model(
         train, validation: what it sees.
         recipe: schedule and loss.
         checkpoint: of this stage.
+        quiet: score the last epoch alone, and say nothing of the others.
 
     Raises:
         InputError: where a random start led to no finite validation loss.
@@ -60,17 +72,18 @@ def train_model(
     begun = model.get_weights()
     layers, model = model.layers, distribute_model(model)
     compile_model(model, layers, recipe, train.steps)
-    scored = Validation(validation)
+    scored = Validation(validation, recipe.epochs if quiet else 1)
     scored.set_model(model)
     keeper = Keeper(checkpoint, scored, layers)
     keeper.set_model(model)
     if kept := load_kept(checkpoint):
         keeper.restore(*kept)
         place_variables(model)
-        say(
-            f"resumes a run that was cut off: {len(keeper.curves)} of "
-            f"{recipe.epochs} epochs are done; the next one starts again"
-        )
+        if not quiet:
+            say(
+                f"resumes a run that was cut off: {len(keeper.curves)} of "
+                f"{recipe.epochs} epochs are done; the next one starts again"
+            )
     elif recipe.from_trained:
         keeper.start = scored.measure()
     start, classes = keeper.start, model.output_shape[-1]
@@ -88,18 +101,24 @@ def train_model(
             verbose=0,
             callbacks=[
                 scored,
-                Narrator(recipe.epochs, train.steps, done),
+                (Progress if quiet else Narrator)(
+                    recipe.epochs, train.steps, done
+                ),
                 keeper,
             ],
         )
     curves = keeper.curves
-    advice = advise(curves, scored.lost, math.log(classes), recipe)
+    advice = None
+    if not quiet:
+        advice = advise(curves, scored.lost, math.log(classes), recipe)
     if not start and not math.isfinite(scored.scores["loss"]):
-        raise InputError(advice)
+        raise InputError(advice or "training diverged")
     if start and (scored.lost or not is_better(scored.scores, start)):
         model.set_weights(begun)
-        return Training(0, start, start, advice, curves)
-    return Training(len(curves), scored.scores, start, advice, curves)
+        return Training(0, start, scored.predict(), start, advice, curves)
+    return Training(
+        len(curves), scored.scores, scored.predict(), start, advice, curves
+    )
 
 
 def compile_model(

@@ -1,11 +1,14 @@
 """What a stage that trains leaves beside its model: metrics, curves, words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thaw.files.tables import write_table
 from thaw.files.text import write_json
+from thaw.network.temperature import measure_losses
 from thaw.run.environment import describe_environment
 from thaw.train.choice import SHIPPED_HEAD
 from thaw.train.loop import Training
@@ -19,6 +22,10 @@ CURVES = [
     "val_loss",
     "val_calibrated_loss",
 ]
+
+# Columns of what validation says, image by image: the loss is what
+# `measure_losses` gives after the model's own temperature.
+VALIDATION = ["id", "actual", "predicted", "loss"]
 
 
 def write_results(
@@ -61,6 +68,29 @@ def write_results(
     )
     rows = [[row[name] for name in CURVES] for row in training.curves]
     write_table(curves, CURVES, rows)
+
+
+def write_validation(
+    path: str | Path,
+    training: Training,
+    labels: np.ndarray,
+    ids: Iterable[str],
+    classes: Sequence[str],
+) -> None:
+    """Writes what the model makes of each validation image.
+
+    Args:
+        path: of the CSV.
+        training: what came of it.
+        labels: (n,) int.
+        ids: of the images, as data/prepared has them.
+        classes: their names.
+    """
+    logits = training.logits
+    losses = measure_losses(logits, labels, training.scores["temperature"])
+    names = [[classes[i] for i in x] for x in (labels, logits.argmax(axis=1))]
+    rows = zip(ids, *names, losses.tolist(), strict=True)
+    write_table(path, VALIDATION, rows)
 
 
 def describe_results(training: Training) -> Iterator[str]:

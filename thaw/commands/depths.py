@@ -1,0 +1,199 @@
+"""`depths`: the race of a run, or several runs ranked by validation."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from thaw.commands.compare import match_images, open_at
+from thaw.depth.judge import rank
+from thaw.depth.table import YES
+from thaw.depth.words import describe_choice, name_depth
+from thaw.errors import InputError
+from thaw.run.console import say
+
+DEPTHS = "plots/depths.csv"
+VALIDATION = "metrics/validation.csv"
+DETAILS = "metrics/details/finetune.json"
+RACE = "metrics/details/depth.json"
+PARAMS = "params.yaml"
+
+Row = dict[str, Any]
+
+
+def main(revs: list[str], json_output: bool) -> None:
+    """Prints a table of depths, the best one first, and what it says.
+
+    Args:
+        revs: Git revisions or DVC experiments. One, or none for the workspace:
+            the race of `finetune.blocks: auto` in that run. Several: a row for
+            each run, ranked by its validation loss.
+        json_output: for programs.
+
+    Raises:
+        InputError: where a run or one of its tables is not at hand.
+    """
+    rows: list[Row] = []
+    notes: list[str] = []
+    if len(revs) < 2:
+        rows = read_race(*revs)
+    if not rows:
+        rows, notes = rank_runs(revs or [None])
+    if json_output:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    say(*notes)
+    say_rows(rows)
+    say("", decide(rows))
+
+
+def read_text(path: str, rev: str | None) -> str:
+    """A file of a run; of the workspace where there is no revision."""
+    if rev is not None:
+        with open_at(path, rev) as file:
+            return file.read()
+    if not Path(path).exists():
+        raise InputError(f"{path} is not there; `dvc repro` makes it")
+    return Path(path).read_text(encoding="utf-8")
+
+
+def read_rows(path: str, rev: str | None) -> list[dict[str, str]]:
+    return list(csv.DictReader(read_text(path, rev).splitlines()))
+
+
+def read_race(rev: str | None = None) -> list[Row]:
+    """The depths that a run raced, the last to stay first, then by loss.
+
+    Empty where `finetune.blocks` was a number.
+    """
+    rows: list[Row] = []
+    seconds: dict[str, float] = {}
+    for row in read_rows(DEPTHS, rev):
+        seconds = seconds or json.loads(read_text(RACE, rev))["seconds"]
+        rows.append(
+            {
+                "depth": row["blocks"],
+                "rate": to_number(row["learning_rate"]),
+                "epochs": int(row["epochs"]),
+                "loss": float(row["loss"]),
+                "error": float(row["loss_error"]),
+                "behind": to_number(row["behind"]),
+                "behind_error": to_number(row["behind_error"]),
+                "close": row["close"],
+                "accuracy": float(row["accuracy"]),
+                "trainable": int(row["trainable_parameters"]),
+                "seconds": seconds.get(row["blocks"]),
+                "run": "chosen" if row["chosen"] == YES[True] else "",
+            }
+        )
+    return sorted(rows, key=lambda row: (row["close"] == "", row["loss"]))
+
+
+def rank_runs(revs: Sequence[str | None]) -> tuple[list[Row], list[str]]:
+    """A row for each run, and what to know of their yardstick.
+
+    Runs are compared on the validation images that all have under one label.
+    """
+    tables = [read_rows(VALIDATION, rev) for rev in revs]
+    keys = [[(row["id"], row["actual"]) for row in table] for table in tables]
+    shared = keys[0]
+    for other in keys[1:]:
+        both = match_images(shared, other)
+        shared = [shared[row] for row in both.before]
+    if not shared:
+        raise InputError("the runs have no validation image in common")
+    losses, hits = [], []
+    for table, images in zip(tables, keys, strict=True):
+        rows = [table[row] for row in match_images(shared, images).after]
+        losses.append(np.array([float(row["loss"]) for row in rows]))
+        same = [row["actual"] == row["predicted"] for row in rows]
+        hits.append(float(np.mean(same)))
+    ranking = rank(losses)
+    found = []
+    for place in ranking.order:
+        rev = revs[place]
+        details = json.loads(read_text(DETAILS, rev))
+        finetune = YAML(typ="safe").load(read_text(PARAMS, rev))["finetune"]
+        found.append(
+            {
+                "depth": str(details["blocks"]),
+                "rate": float(finetune["learning_rate"]),
+                "epochs": int(details["epochs"]),
+                "loss": float(ranking.losses[place]),
+                "error": float(ranking.errors[place]),
+                "behind": float(ranking.behind[place]),
+                "behind_error": float(ranking.behind_errors[place]),
+                "close": YES[bool(ranking.is_close[place])],
+                "accuracy": hits[place],
+                "trainable": int(details["trainable_parameters"]),
+                "seconds": None,
+                "run": rev or "workspace",
+            }
+        )
+    return found, list(describe_yardstick(len(shared), map(len, keys)))
+
+
+def describe_yardstick(shared: int, counts: Iterable[int]) -> Iterable[str]:
+    most = max(counts)
+    if most > shared:
+        yield (
+            f"the runs share {shared} of up to {most} validation images: the "
+            "yardstick changed"
+        )
+
+
+def to_number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def decide(rows: Sequence[Row]) -> str:
+    """The sentence that names the best, and the shallowest that is as good."""
+    if len(rows) == 1:
+        return "one depth alone; `finetune.blocks=auto` races several"
+    compared = [row for row in rows if row["close"]]
+    best = compared[0]
+    close = min(
+        (row for row in compared if row["close"] == YES[True]),
+        key=lambda row: row["trainable"],
+    )
+    pair = best["seconds"], close["seconds"]
+    sentence = describe_choice(
+        best["depth"],
+        close["depth"],
+        pair[0] / pair[1] if all(pair) else None,
+        best["trainable"] == max(row["trainable"] for row in rows),
+    )
+    rates = {row["rate"] for row in rows} - {None}
+    at = f"rate {best['rate']:g}: " if len(rates) > 1 and best["rate"] else ""
+    return at + sentence
+
+
+def say_rows(rows: Sequence[Row]) -> None:
+    say(
+        f"{'depth':18}  {'rate':>7}  epochs  loss   error   behind  error   "
+        "within noise  accuracy  trainable   s/epoch"
+    )
+    for row in rows:
+        cells = [
+            f"{name_depth(row['depth']):18}",
+            f"{format_cell(row['rate'], 'g'):>7}",
+            f"{row['epochs']:6}",
+            f"{row['loss']:.3f}",
+            f"{row['error']:.4f}",
+            f"{format_cell(row['behind'], '.4f'):>7}",
+            f"{format_cell(row['behind_error'], '.4f'):>6}",
+            f"{row['close'] or '-':>12}",
+            f"{row['accuracy']:8.4f}",
+            f"{row['trainable']:10,}",
+            f"{format_cell(row['seconds'], '.1f'):>7}",
+            row["run"],
+        ]
+        say("  ".join(cells).rstrip())
+
+
+def format_cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,42 @@
+"""Depths in words, and the sentence that decides between them."""
+
+Blocks = int | str
+
+
+def name_depth(blocks: Blocks) -> str:
+    """For people: "the head alone", "1 block", "all of the network"."""
+    names = {"0": "the head alone", "1": "1 block", "all": "all of the network"}
+    return names.get(str(blocks), f"{blocks} blocks")
+
+
+def describe_choice(
+    best: Blocks,
+    close: Blocks,
+    times: float | None = None,
+    deepest: bool = False,
+) -> str:
+    """Which depth is best, and whether a shallower one would do.
+
+    Args:
+        best: the depth of least validation loss.
+        close: the shallowest within noise of it, or the best itself.
+        times: how many times faster an epoch of that one is.
+        deepest: whether the best is the deepest that was tried.
+    """
+    if str(close) == "0":
+        if str(best) == "0":
+            return "the head alone is best: thawing gains nothing here"
+        return (
+            "depth matters little here: the head alone is within noise of "
+            f"{name_depth(best)}"
+        )
+    if str(close) != str(best):
+        saved = f" and trains {times:.1f} times faster" if times else ""
+        return f"{name_depth(best)}; {name_depth(close)} is within noise{saved}"
+    if str(best) == "all":
+        return (
+            "all is better than any part: the photographs differ in their "
+            "early layers (blur, light, colour)"
+        )
+    deeper = ", and deeper ones were not tried" if deepest else ""
+    return f"{name_depth(best)}: no shallower depth is within noise{deeper}"
