@@ -19,12 +19,14 @@ DETAILS = {
     "prepare": "metrics/details/prepare.json",
     "head": "metrics/details/head.json",
     "audit": "metrics/details/audit.json",
+    "depth": "metrics/details/depth.json",
     "finetune": "metrics/details/finetune.json",
     "evaluate": "metrics/details/evaluate.json",
 }
 PREDICTIONS = "metrics/predictions.csv"
 AUDIT = "metrics/audit.csv"
 CORRECTIONS = "corrections.csv"
+DEPTHS = "plots/depths.csv"
 CURVES = {"head": "plots/head.csv", "finetune": "plots/finetune.csv"}
 SCORES = "plots/scores.csv"
 RELIABILITY = "plots/reliability.csv"
@@ -49,6 +51,7 @@ def main() -> Iterable[str]:
         predictions=PREDICTIONS,
         audit=AUDIT,
         corrections=CORRECTIONS,
+        depths=DEPTHS,
         curves=CURVES,
         scores=SCORES,
         reliability=RELIABILITY,

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from thaw.commands.compare import match_images, open_at
 from thaw.depth.judge import rank
-from thaw.depth.table import YES
-from thaw.depth.words import describe_choice, name_depth
+from thaw.depth.table import YES, parse_race
+from thaw.depth.words import Row, decide, name_depth
 from thaw.errors import InputError
 from thaw.run.console import say
 
@@ -21,8 +21,6 @@ VALIDATION = "metrics/validation.csv"
 DETAILS = "metrics/details/finetune.json"
 RACE = "metrics/details/depth.json"
 PARAMS = "params.yaml"
-
-Row = dict[str, Any]
 
 
 def main(revs: list[str], json_output: bool) -> None:
@@ -37,7 +35,7 @@ def main(revs: list[str], json_output: bool) -> None:
     Raises:
         InputError: where a run or one of its tables is not at hand.
     """
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     notes: list[str] = []
     if len(revs) < 2:
         rows = read_race(*revs)
@@ -65,35 +63,15 @@ def read_rows(path: str, rev: str | None) -> list[dict[str, str]]:
     return list(csv.DictReader(read_text(path, rev).splitlines()))
 
 
-def read_race(rev: str | None = None) -> list[Row]:
-    """The depths that a run raced, the last to stay first, then by loss.
-
-    Empty where `finetune.blocks` was a number.
-    """
-    rows: list[Row] = []
-    seconds: dict[str, float] = {}
-    for row in read_rows(DEPTHS, rev):
-        seconds = seconds or json.loads(read_text(RACE, rev))["seconds"]
-        rows.append(
-            {
-                "depth": row["blocks"],
-                "rate": to_number(row["learning_rate"]),
-                "epochs": int(row["epochs"]),
-                "loss": float(row["loss"]),
-                "error": float(row["loss_error"]),
-                "behind": to_number(row["behind"]),
-                "behind_error": to_number(row["behind_error"]),
-                "close": row["close"],
-                "accuracy": float(row["accuracy"]),
-                "trainable": int(row["trainable_parameters"]),
-                "seconds": seconds.get(row["blocks"]),
-                "run": "chosen" if row["chosen"] == YES[True] else "",
-            }
-        )
-    return sorted(rows, key=lambda row: (row["close"] == "", row["loss"]))
+def read_race(rev: str | None = None) -> list[dict[str, Any]]:
+    """The depths that a run raced; none where it had a number."""
+    rows = read_rows(DEPTHS, rev)
+    return parse_race(rows, json.loads(read_text(RACE, rev))) if rows else []
 
 
-def rank_runs(revs: Sequence[str | None]) -> tuple[list[Row], list[str]]:
+def rank_runs(
+    revs: Sequence[str | None],
+) -> tuple[list[dict[str, Any]], list[str]]:
     """A row for each run, and what to know of their yardstick.
 
     Runs are compared on the validation images that all have under one label.
@@ -144,32 +122,6 @@ def describe_yardstick(shared: int, counts: Iterable[int]) -> Iterable[str]:
             f"the runs share {shared} of up to {most} validation images: the "
             "yardstick changed"
         )
-
-
-def to_number(text: str) -> float | None:
-    return float(text) if text else None
-
-
-def decide(rows: Sequence[Row]) -> str:
-    """The sentence that names the best, and the shallowest that is as good."""
-    if len(rows) == 1:
-        return "one depth alone; `finetune.blocks=auto` races several"
-    compared = [row for row in rows if row["close"]]
-    best = compared[0]
-    close = min(
-        (row for row in compared if row["close"] == YES[True]),
-        key=lambda row: row["trainable"],
-    )
-    pair = best["seconds"], close["seconds"]
-    sentence = describe_choice(
-        best["depth"],
-        close["depth"],
-        pair[0] / pair[1] if all(pair) else None,
-        best["trainable"] == max(row["trainable"] for row in rows),
-    )
-    rates = {row["rate"] for row in rows} - {None}
-    at = f"rate {best['rate']:g}: " if len(rates) > 1 and best["rate"] else ""
-    return at + sentence
 
 
 def say_rows(rows: Sequence[Row]) -> None:

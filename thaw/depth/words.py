@@ -1,6 +1,14 @@
 """Depths in words, and the sentence that decides between them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 Blocks = int | str
+
+# A depth that was tried: depth, rate, epochs, loss, error, behind,
+# behind_error, close (yes, no, or empty where it was not compared), accuracy,
+# trainable, seconds (of an epoch, or None), run.
+Row = Mapping[str, Any]
 
 
 def name_depth(blocks: Blocks) -> str:
@@ -40,3 +48,25 @@ def describe_choice(
         )
     deeper = ", and deeper ones were not tried" if deepest else ""
     return f"{name_depth(best)}: no shallower depth is within noise{deeper}"
+
+
+def decide(rows: Sequence[Row]) -> str:
+    """The sentence that names the best, and the shallowest that is as good."""
+    if len(rows) == 1:
+        return "one depth alone; `finetune.blocks=auto` races several"
+    compared = [row for row in rows if row["close"]]
+    best = compared[0]
+    close = min(
+        (row for row in compared if row["close"] == "yes"),
+        key=lambda row: row["trainable"],
+    )
+    pair = best["seconds"], close["seconds"]
+    sentence = describe_choice(
+        best["depth"],
+        close["depth"],
+        pair[0] / pair[1] if all(pair) else None,
+        best["trainable"] == max(row["trainable"] for row in rows),
+    )
+    rates = {row["rate"] for row in rows} - {None}
+    at = f"rate {best['rate']:g}: " if len(rates) > 1 and best["rate"] else ""
+    return at + sentence

@@ -19,6 +19,8 @@ from PIL import Image
 from thaw.data.dataset import Dataset
 from thaw.data.images import resize_image
 from thaw.data.splits import SPLITS
+from thaw.depth.table import parse_race
+from thaw.depth.words import decide, name_depth
 from thaw.evaluate.comparison import HEAD_SHIPPED
 from thaw.evaluate.verdict import MODELS, describe_verdict, suggest_depth
 from thaw.files.atomic import new_file
@@ -29,6 +31,7 @@ from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
 from thaw.report.charts import (
     draw_confusion,
     draw_curves,
+    draw_depths,
     draw_gain,
     draw_reliability,
 )
@@ -103,11 +106,12 @@ class Results:
         dataset: whose test images the predictions are of, in their order.
         plan: what was thawed.
         model: file of the shipped model, for its digest and Grad-CAM.
-        details: stage to its details: prepare, head, audit, finetune,
+        details: stage to its details: prepare, head, audit, depth, finetune,
             evaluate.
         predictions: a CSV with a row for each test image.
         audit: a CSV with a row for each image, the most doubtful first.
         corrections: a CSV of labels that were put right before.
+        depths: a CSV with a row for each depth that raced.
         curves: phase (head, finetune) to a CSV with a row for each epoch.
         scores, reliability, counts: CSVs of both models and all classes.
         augmented: a PNG.
@@ -121,6 +125,7 @@ class Results:
     predictions: str
     audit: str
     corrections: str
+    depths: str
     curves: Mapping[str, str]
     scores: str
     reliability: str
@@ -131,7 +136,7 @@ class Results:
     def verdict(self) -> str:
         """Whether fine-tuning helped, in one sentence."""
         evaluate, finetune = self.details["evaluate"], self.details["finetune"]
-        blocks = self.params.finetune.blocks
+        blocks = self.details["depth"]["blocks"]
         return describe_verdict(evaluate, finetune, blocks)
 
     @property
@@ -159,6 +164,7 @@ def write_report(path: str | Path, results: Results) -> None:
         most_figures=MOST_FIGURES,
         **describe_run(results),
         **describe_results(results, rows),
+        **describe_race(results),
         **describe_predictions(results, rows),
         **describe_doubts(results),
         **describe_data(results),
@@ -201,6 +207,23 @@ def describe_results(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
         "scores": list_scores(evaluate, models),
         "curves": draw_phases(results.curves),
         "reliability": draw_bins(results.reliability, models),
+    }
+
+
+def describe_race(results: Results) -> dict[str, Any]:
+    """The depths that raced; none where `finetune.blocks` is a number."""
+    rows = list(read_table(results.depths))
+    race = parse_race(rows, results.details["depth"])
+    titles = {"loss": "Validation loss", "accuracy": "Validation accuracy"}
+    return {
+        "race": [{**row, "name": name_depth(row["depth"])} for row in race],
+        "decision": decide(race) if race else None,
+        "judges": max((int(row["images"]) for row in rows), default=0),
+        "depths": [
+            (title, draw_depths(title, column, rows))
+            for column, title in titles.items()
+            if rows
+        ],
     }
 
 
