@@ -398,7 +398,9 @@ def test_an_experiment_sets_a_depth(reproduced, tmp_path):
     commit(project, "run")
     output = project.dvc("exp", "run", "-S", "finetune.blocks=0")
     ran = list_ran(output)
-    assert sorted(ran) == sorted(["check", "prefix", "finetune", *RESULTS])
+    assert sorted(ran) == sorted(
+        ["check", "depth", "prefix", "finetune", *RESULTS]
+    )
     assert "thawed: the head alone" in output
     plan = json.loads(
         (project.folder / "data/activations/plan.json").read_text()
@@ -408,7 +410,7 @@ def test_an_experiment_sets_a_depth(reproduced, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["check", "prepare"])
+@pytest.mark.parametrize("stage", ["check", "prepare", "depth"])
 def test_stages_without_a_network_import_neither_keras_nor_tensorflow(stage):
     program = (
         f"import sys, stages.{stage}; "

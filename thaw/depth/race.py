@@ -52,6 +52,7 @@ class Result:
     Attributes:
         blocks: as `finetune.blocks`.
         epochs: of each training; 0 for the head alone.
+        stayed: whether that was the last rung.
         losses: (n,), of the images that judge, by `measure_losses`.
         hits: (n,) bool, whether each is classified right.
         plan: what was thawed.
@@ -60,6 +61,7 @@ class Result:
 
     blocks: int | str
     epochs: int
+    stayed: bool
     losses: np.ndarray
     hits: np.ndarray
     plan: Plan
@@ -113,13 +115,13 @@ class Race:
         gather = self.run_frozen_part([plans[depth] for depth in left])
         first, last = self.epochs
         ran = [  # one fold tells who leaves
-            self.judge(depth, plans[depth], first, gather, self.folds[:1])
+            self.judge(depth, plans[depth], first, gather, stays=False)
             for depth in left
         ]
         order, stay = rank_results(ran).order, keep_better(len(ran))
         left = [left[i] for i in sorted(order[:stay])]
         final = [
-            self.judge(depth, plans[depth], epochs, gather, self.folds)
+            self.judge(depth, plans[depth], epochs, gather, stays=True)
             for depth, epochs in [(head, 0), *((depth, last) for depth in left)]
         ]
         gone = [ran[i] for i in order[stay:]]
@@ -171,17 +173,19 @@ class Race:
         plan: Plan,
         epochs: int,
         gather: Mapping[str, Gather],
-        folds: Sequence[Fold],
+        stays: bool,
     ) -> Result:
-        """Trains a depth in each fold, and has the other images judge it.
+        """Trains a depth, and has the other images judge it.
 
         Args:
             blocks, plan: the depth.
             epochs: of each training; 0 trains nothing but the head.
             gather: by cut, from `run_frozen_part`.
-            folds: to train and judge in.
+            stays: whether this is the last rung, in all folds; else it is the
+                first, in one of them.
         """
         losses, hits, seconds = [], [], []
+        folds = self.folds if stays else self.folds[:1]
         for number, fold in enumerate(folds):
             logits, spent = self.get_logits(
                 f"{blocks}-{epochs}-{number}", plan, epochs, fold, gather
@@ -195,6 +199,7 @@ class Race:
         result = Result(
             blocks,
             epochs,
+            stays,
             np.concatenate(losses),
             np.concatenate(hits),
             plan,
@@ -320,7 +325,6 @@ def rank_results(results: Sequence[Result]) -> Ranking:
 
 
 def pick_best(results: Sequence[Result]) -> int | str:
-    """The depth of least loss among those of the last rung."""
-    last = max(result.epochs for result in results)
-    final = [result for result in results if result.epochs in (0, last)]
+    """The depth of least loss among those that stayed."""
+    final = [result for result in results if result.stayed]
     return final[rank_results(final).best].blocks

@@ -51,13 +51,12 @@ def make_rows(
     """A row for each depth, the shallowest first."""
     from scipy.stats import binomtest
 
-    last = max((result.epochs for result in results), default=0)
-    final = [r for r in results if r.epochs in (0, last)]
+    final = [result for result in results if result.stayed]
     ranking = rank([r.losses for r in final]) if final else None
     for result in sorted(results, key=lambda r: r.plan.trainable_parameters):
         alone = rank([result.losses])
         compared: list = ["", "", ""]
-        if ranking and result in final:
+        if ranking and result.stayed:
             place = final.index(result)
             compared = [
                 float(ranking.behind[place]),
