@@ -4,7 +4,7 @@ from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
 from thaw.data.splits import TRAINED
 from thaw.network.backbone import build_backbone, measure_drift
-from thaw.network.backend import has_accelerator, keras, make_deterministic
+from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import join_head, seed_dropout
 from thaw.network.model_file import ModelInfo, load_model, save_model
@@ -63,12 +63,7 @@ def main() -> None:
         p.seed,
     )
     suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
-    recipe = Recipe.read(
-        "finetune",
-        p.finetune,
-        from_trained=True,
-        mixed_precision=has_accelerator(),
-    )
+    recipe = Recipe.read_finetune(p.finetune, from_trained=True)
     with open_checkpoint() as checkpoint:
         training = train_model(suffix, train, validation, recipe, checkpoint)
         if not is_first():

@@ -20,11 +20,7 @@ from thaw.errors import InputError
 from thaw.files.atomic import new_file
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
-from thaw.network.backend import (
-    has_accelerator,
-    keras,
-    make_deterministic,
-)
+from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import (
     build_head,
@@ -254,9 +250,7 @@ class Race:
         )
         if epochs:
             recipe = replace(
-                Recipe.read(
-                    "finetune", finetune, mixed_precision=has_accelerator()
-                ),
+                Recipe.read_finetune(finetune),
                 epochs=epochs,
                 warmup_epochs=WARMUP * epochs,
             )

@@ -133,7 +133,9 @@ def compile_model(
         steps: in an epoch.
     """
     model.compile(
-        optimizer=keras.optimizers.Adam(recipe.make_schedule(steps)),
+        optimizer=keras.optimizers.Adam(
+            recipe.make_schedule(steps), global_clipnorm=recipe.global_clipnorm
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
