@@ -72,6 +72,8 @@ def measure() -> dict:
             project.repro("check")
             seconds, kept = {}, {}
             for stage in STAGES:
+                if stage == "prefix":
+                    project.repro("depth")  # which it needs
                 seconds[stage] = project.time_repro("--single-item", stage)
             for stage, out in OUTS.items():
                 kept[stage] = measure_size(project.folder / out)

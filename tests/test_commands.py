@@ -261,7 +261,7 @@ def test_predict_refuses_what_it_can_not_read(inside, model, path, message):
         *RERUNS,
         (
             {"finetune__blocks": 5},
-            ["prefix", "finetune", "evaluate", "report"],
+            ["depth", "prefix", "finetune", "evaluate", "report"],
         ),
     ],
     ids=lambda x: "-".join(x) or "nothing",
@@ -331,9 +331,14 @@ def test_a_sweep_is_planned_a_line_for_each_combination(inside, capsys):
     assert [x[:2] for x in found] == [
         ("1", "0.001"), ("1", "0.002"), ("3", "0.001"), ("3", "0.002"),
     ]  # fmt: skip
-    assert found[0][2].split()[:2] == ["finetune", "evaluate"]
+    assert found[0][2].split()[:3] == ["depth", "finetune", "evaluate"]
     assert found[1][2].split() == ["nothing"] and " 0.0 s " in lines[1]
-    assert found[3][2].split()[:3] == ["prefix", "finetune", "evaluate"]
+    assert found[3][2].split()[:4] == [
+        "depth",
+        "prefix",
+        "finetune",
+        "evaluate",
+    ]
     assert "block6d_add" in lines[0] and "block6b_add" in lines[2]
     assert max(map(len, [head, *lines])) <= 100
 

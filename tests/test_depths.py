@@ -154,7 +154,7 @@ def test_a_race_tries_depths_and_the_best_one_is_thawed(raced):
     stayed = [row for row in rows if row["close"]]
     assert len(stayed) == 3 and rows[0] in stayed
     assert chosen["loss"] == min((row["loss"] for row in stayed), key=float)
-    assert {row["images"] for row in stayed} == {"24"}  # train and validation
+    assert len({row["images"] for row in stayed}) == 1
     plan = json.loads((raced.folder / "data/activations/plan.json").read_text())
     assert len(plan["blocks"]) == blocks
     page = (raced.folder / "report.html").read_text()

@@ -10,7 +10,7 @@ from thaw.network.backend import has_accelerator, keras
 
 # Of fine-tuning, over all variables. Frozen BatchNormalization holds no
 # activation back: at a rate of 0.003, 6 of 13 trainings of eight blocks of B4
-# diverged without this limit, and 1 of 6 with it. docs/claims.md.
+# diverged without this limit, and 1 of 6 with it: docs/recipe.md.
 LONGEST_GRADIENT = 1.0
 
 
