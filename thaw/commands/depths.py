@@ -11,8 +11,7 @@ from ruamel.yaml import YAML
 
 from thaw.commands.compare import match_images, open_at
 from thaw.depth.judge import rank
-from thaw.depth.table import YES, parse_race
-from thaw.depth.words import Row, decide, name_depth
+from thaw.depth.words import YES, Row, decide, name_depth, parse_race
 from thaw.errors import InputError
 from thaw.run.console import say
 

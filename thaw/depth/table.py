@@ -1,10 +1,11 @@
 """plots/depths.csv: what the race came to, a row for each depth."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thaw.depth.judge import rank
+from thaw.depth.words import YES
 from thaw.files.tables import write_table
 
 if TYPE_CHECKING:
@@ -82,42 +83,3 @@ def make_rows(
             result.plan.trainable_parameters,
             YES[bool(chosen)],
         ]
-
-
-YES = {True: "yes", False: "no"}
-
-
-def parse_race(
-    rows: Iterable[Mapping[str, str]], details: Mapping
-) -> list[dict[str, Any]]:
-    """What the race came to, for people: those that stayed first, then by loss.
-
-    Args:
-        rows: of plots/depths.csv.
-        details: of the stage; has the seconds of an epoch.
-
-    Returns:
-        `Row`s of `thaw.depth.words`.
-    """
-    found = [
-        {
-            "depth": row["blocks"],
-            "rate": to_number(row["learning_rate"]),
-            "epochs": int(row["epochs"]),
-            "loss": float(row["loss"]),
-            "error": float(row["loss_error"]),
-            "behind": to_number(row["behind"]),
-            "behind_error": to_number(row["behind_error"]),
-            "close": row["close"],
-            "accuracy": float(row["accuracy"]),
-            "trainable": int(row["trainable_parameters"]),
-            "seconds": details["seconds"].get(row["blocks"]),
-            "run": "chosen" if row["chosen"] == YES[True] else "",
-        }
-        for row in rows
-    ]
-    return sorted(found, key=lambda row: (row["close"] == "", row["loss"]))
-
-
-def to_number(text: str) -> float | None:
-    return float(text) if text else None

@@ -1,6 +1,6 @@
 """Depths in words, and the sentence that decides between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Blocks = int | str
@@ -9,6 +9,8 @@ Blocks = int | str
 # behind_error, close (yes, no, or empty where it was not compared), accuracy,
 # trainable, seconds (of an epoch, or None), run.
 Row = Mapping[str, Any]
+
+YES = {True: "yes", False: "no"}
 
 
 def name_depth(blocks: Blocks) -> str:
@@ -70,3 +72,39 @@ def decide(rows: Sequence[Row]) -> str:
     rates = {row["rate"] for row in rows} - {None}
     at = f"rate {best['rate']:g}: " if len(rates) > 1 and best["rate"] else ""
     return at + sentence
+
+
+def parse_race(
+    rows: Iterable[Mapping[str, str]], details: Mapping
+) -> list[dict[str, Any]]:
+    """What the race came to, for people: those that stayed first, then by loss.
+
+    Args:
+        rows: of plots/depths.csv.
+        details: of the stage; has the seconds of an epoch.
+
+    Returns:
+        `Row`s.
+    """
+    found = [
+        {
+            "depth": row["blocks"],
+            "rate": to_number(row["learning_rate"]),
+            "epochs": int(row["epochs"]),
+            "loss": float(row["loss"]),
+            "error": float(row["loss_error"]),
+            "behind": to_number(row["behind"]),
+            "behind_error": to_number(row["behind_error"]),
+            "close": row["close"],
+            "accuracy": float(row["accuracy"]),
+            "trainable": int(row["trainable_parameters"]),
+            "seconds": details["seconds"].get(row["blocks"]),
+            "run": "chosen" if row["chosen"] == YES[True] else "",
+        }
+        for row in rows
+    ]
+    return sorted(found, key=lambda row: (row["close"] == "", row["loss"]))
+
+
+def to_number(text: str) -> float | None:
+    return float(text) if text else None

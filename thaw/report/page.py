@@ -19,8 +19,7 @@ from PIL import Image
 from thaw.data.dataset import Dataset
 from thaw.data.images import resize_image
 from thaw.data.splits import SPLITS
-from thaw.depth.table import parse_race
-from thaw.depth.words import decide, name_depth
+from thaw.depth.words import decide, name_depth, parse_race
 from thaw.evaluate.comparison import HEAD_SHIPPED
 from thaw.evaluate.verdict import MODELS, describe_verdict, suggest_depth
 from thaw.files.atomic import new_file
