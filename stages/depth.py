@@ -26,7 +26,7 @@ def main() -> None:
     if blocks == "auto":
         results, blocks = race_depths(p)
     write_json(DEPTH, blocks)
-    write_depths(DEPTHS, results, p.finetune.learning_rate)
+    write_depths(DEPTHS, results)
     write_json(
         DETAILS,
         {

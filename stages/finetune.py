@@ -18,7 +18,7 @@ from thaw.run.process import is_first
 from thaw.train.batches import open_batches
 from thaw.train.distribution import join_processes
 from thaw.train.inputs import open_inputs
-from thaw.train.loop import train_model
+from thaw.train.loop import train_thawed
 from thaw.train.recipe import Recipe
 from thaw.train.results import (
     describe_results,
@@ -65,7 +65,7 @@ def main() -> None:
     suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
     recipe = Recipe.read_finetune(p.finetune, from_trained=True)
     with open_checkpoint() as checkpoint:
-        training = train_model(suffix, train, validation, recipe, checkpoint)
+        training = train_thawed(suffix, train, validation, recipe, checkpoint)
         if not is_first():
             return
         save_model(
@@ -83,6 +83,7 @@ def main() -> None:
             METRICS,
             DETAILS,
             CURVES,
+            learning_rate=training.learning_rate,
             blocks=len(plan.blocks),
             trainable_parameters=plan.trainable_parameters,
             activations=plan.activations,

@@ -2,6 +2,7 @@
 
 from thaw.data.activations import Features
 from thaw.data.splits import TRAINED
+from thaw.errors import InputError
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, standardize_head
 from thaw.network.model_file import ModelInfo, save_model
@@ -45,6 +46,8 @@ def main() -> None:
     recipe = Recipe.read("head", p.head)
     with open_checkpoint() as checkpoint:
         training = train_model(model, train, validation, recipe, checkpoint)
+        if training.lost:
+            raise InputError(training.advice or "training diverged")
         if not is_first():
             return
         save_model(

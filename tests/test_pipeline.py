@@ -397,6 +397,16 @@ def test_a_stage_that_fails_leaves_no_partial_artefact(reproduced, tmp_path):
     assert (project.folder / "data/prepared/train/images.npy").exists()
 
 
+def test_a_head_that_diverges_is_refused(reproduced, tmp_path):
+    project = reproduced.copy(tmp_path / "project")
+    project.set(head__learning_rate=1e38, head__epochs=2)
+    done = project.run(sys.executable, "-m", "dvc", "repro", "head")
+    assert done.returncode != 0
+    (line,) = [x for x in done.stderr.splitlines() if "thaw:" in x]
+    assert "diverged in epoch 1" in line
+    assert "try head.learning_rate=1e+37" in line
+
+
 def test_an_experiment_sets_a_depth(reproduced, tmp_path):
     project = reproduced.copy(tmp_path / "project")
     commit(project, "run")

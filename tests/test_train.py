@@ -11,7 +11,6 @@ from samples import AUGMENT, DIGESTS, IMAGES, LABELS, ROWS, STILL
 
 from thaw.data.activations import Features
 from thaw.data.views import augment_images, gather_views
-from thaw.errors import InputError
 from thaw.files.text import write_json
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
@@ -28,9 +27,9 @@ from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.advice import advise
 from thaw.train.batches import Batches, feed
 from thaw.train.callbacks import Narrator, Validation
-from thaw.train.choice import is_better
+from thaw.train.choice import is_better, limit_loss
 from thaw.train.inputs import open_inputs
-from thaw.train.loop import train_model
+from thaw.train.loop import SLOWER, train_model, train_thawed
 from thaw.train.recipe import Recipe, weigh_classes
 
 RNG = np.random.default_rng(0)
@@ -281,16 +280,17 @@ def test_training_recovers_from_a_start_worse_than_guessing(b0, tmp_path):
     assert len(training.curves) == 6
 
 
-def test_a_run_without_any_finite_loss_is_refused(b0, tmp_path):
+def test_a_run_without_any_finite_loss_is_lost(b0, tmp_path):
     _, model, batches = make_training(b0, 0)
-    with pytest.raises(InputError, match=r"diverged.*head.learning_rate=1e\+3"):
-        train_model(
-            get_part(model, POOLED, LOGITS),
-            batches(1),
-            batches(None),
-            Recipe("head", epochs=2, learning_rate=1e38),
-            new_checkpoint(tmp_path),
-        )
+    training = train_model(
+        get_part(model, POOLED, LOGITS),
+        batches(1),
+        batches(None),
+        Recipe("head", epochs=2, learning_rate=1e38),
+        new_checkpoint(tmp_path),
+    )
+    assert training.lost and len(training.curves) == 1
+    assert "try head.learning_rate=1e+37" in training.advice
 
 
 def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path):
@@ -305,6 +305,92 @@ def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path):
     assert len(training.curves) == 1
     for a, b in zip(before, suffix.get_weights(), strict=True):
         assert np.array_equal(a, b)
+
+
+def test_a_lost_training_starts_again_at_a_lower_rate(
+    tmp_path, monkeypatch, capsys
+):
+    """As if it had that rate from the first, and also where it is cut off."""
+    high, low = 0.09, 0.09 / SLOWER
+    lost = score(0.3, 0.99, loss=9.0, temperature=1.0)
+    fine = score(0.9, 0.2, loss=0.2, temperature=1.0)
+    scores = []
+
+    def measure(self):
+        return scores.pop(0)
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    start = score(0.5, 0.5, loss=0.5, temperature=1.0)
+    scores[:] = [start, fine, fine]
+    wanted, at_once = train_blocks(tmp_path / "low", low)
+    assert at_once.epochs == 2 and not at_once.lost
+    capsys.readouterr()
+
+    scores[:] = [start, lost, start, fine]
+    with pytest.raises(IndexError):
+        train_blocks(tmp_path / "cut", high)
+    assert "lost in epoch 1, at a rate of 0.09" in capsys.readouterr().out
+    scores[:] = [fine]
+    weights, training = train_blocks(tmp_path / "cut", high)
+    assert not scores
+    assert "1 of 2 epochs are done" in capsys.readouterr().out
+    assert (training.learning_rate, training.epochs) == (low, 2)
+    assert training.curves == at_once.curves
+    assert all(map(np.array_equal, weights, wanted))
+
+
+def train_blocks(folder, learning_rate):
+    make_deterministic(5)
+    model = get_part(build_head(8, 3, dropout=0.5), POOLED, LOGITS)
+    batches = [
+        Batches(lambda rows, views: FEATURES[rows], np.arange(40) % 3, 1, 8, s)
+        for s in (3, None)
+    ]
+    folder.mkdir(exist_ok=True)
+    recipe = Recipe("finetune", 2, learning_rate, from_trained=True)
+    training = train_thawed(model, *batches, recipe, Checkpoint(folder))
+    return model.get_weights(), training
+
+
+def test_a_training_that_knows_the_sizes_of_classes_alone_is_lost():
+    start = score(0.9, 0.3)
+    guessing = -0.7 * math.log(0.7) - 0.3 * math.log(0.1)
+    assert guessing < math.log(4)
+    assert limit_loss(start, 4) < guessing
+    assert limit_loss(score(0.1, 2.0), 4) == math.inf
+    assert limit_loss(None, 4) == math.inf
+
+
+def test_folded_blocks_train_in_mixed_precision(b0, tmp_path):
+    losses = {}
+    for mixed in (False, True):
+        plan, model, batches = make_training(b0, 1)
+        suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
+        training = train_from(
+            suffix,
+            batches,
+            tmp_path,
+            epochs=1,
+            learning_rate=1e-3,
+            mixed_precision=mixed,
+        )
+        losses[mixed] = training.curves[0]["loss"]
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+
+
+def test_a_training_step_is_traced_once(b0, tmp_path, monkeypatch):
+    plan, model, batches = make_training(b0, 0)
+    suffix = get_part(model, plan.cut, LOGITS)
+    step, traced = type(suffix).train_step, []
+
+    def train_step(self, data):
+        traced.append(self)
+        return step(self, data)
+
+    monkeypatch.setattr(type(suffix), "train_step", train_step)
+    train_from(suffix, batches, tmp_path, epochs=2, learning_rate=1e-3)
+    assert len(traced) == 1
 
 
 @pytest.mark.slow

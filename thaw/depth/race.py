@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from thaw.depth.arms import EPOCHS, WARMUP, keep_better
 from thaw.depth.judge import Ranking, rank
 from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
 from thaw.depth.words import name_depth
-from thaw.errors import InputError
 from thaw.files.atomic import new_file
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
@@ -31,13 +29,18 @@ from thaw.network.head import (
 from thaw.network.model_file import load_model
 from thaw.network.parts import get_part
 from thaw.network.plan import Plan, apply_plan, make_plan
-from thaw.network.temperature import fit_temperature, measure_losses
+from thaw.network.temperature import (
+    fit_temperature,
+    measure_losses,
+    score_logits,
+)
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import say
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.run.params import Params
 from thaw.train.batches import Batches, feed
-from thaw.train.loop import train_model
+from thaw.train.choice import limit_loss
+from thaw.train.loop import train_model, train_thawed
 from thaw.train.recipe import Recipe
 
 
@@ -52,6 +55,7 @@ class Result:
         losses: (n,), of the images that judge, by `measure_losses`.
         hits: (n,) bool, whether each is classified right.
         plan: what was thawed.
+        learning_rate: of the trainings that ran in that rung; the lowest.
         seconds: of an epoch; None where none was run.
     """
 
@@ -61,6 +65,7 @@ class Result:
     losses: np.ndarray
     hits: np.ndarray
     plan: Plan
+    learning_rate: float
     seconds: float | None
 
 
@@ -96,6 +101,8 @@ class Race:
         self.epochs = EPOCHS[judge]
         self.views = min(features.views, max(self.epochs))
         self._heads: dict[int, keras.Model] = {}  # by first row that judges
+        # Likewise, the loss at which a training that starts there is lost.
+        self._highest_loss: dict[int, float] = {}
 
     def run(self, depths: Sequence[int | str]) -> list[Result]:
         """Races in two rungs; the worse half leaves after the first.
@@ -110,6 +117,7 @@ class Race:
         plans = {d: make_plan(self.backbone, d, tap_kept=False) for d in depths}
         gather = self.run_frozen_part([plans[depth] for depth in left])
         first, last = self.epochs
+        alone = self.judge(head, plans[head], 0, gather, stays=True)
         ran = [  # one fold tells who leaves
             self.judge(depth, plans[depth], first, gather, stays=False)
             for depth in left
@@ -117,11 +125,11 @@ class Race:
         order, stay = rank_results(ran).order, keep_better(len(ran))
         left = [left[i] for i in sorted(order[:stay])]
         final = [
-            self.judge(depth, plans[depth], epochs, gather, stays=True)
-            for depth, epochs in [(head, 0), *((depth, last) for depth in left)]
+            self.judge(depth, plans[depth], last, gather, stays=True)
+            for depth in left
         ]
         gone = [ran[i] for i in order[stay:]]
-        return [*final, *gone]
+        return [alone, *final, *gone]
 
     def run_frozen_part(self, plans: Sequence[Plan]) -> Mapping[str, Gather]:
         """Runs the images once up to all cuts.
@@ -180,17 +188,22 @@ class Race:
             stays: whether this is the last rung, in all folds; else it is the
                 first, in one of them.
         """
-        losses, hits, seconds = [], [], []
+        losses, hits, rates, seconds = [], [], [], []
         folds = self.folds if stays else self.folds[:1]
         for number, fold in enumerate(folds):
-            logits, spent = self.get_logits(
+            logits, note = self.get_logits(
                 f"{blocks}-{epochs}-{number}", plan, epochs, fold, gather
             )
             labels = self.labels[fold.judged]
+            if not epochs:
+                self._highest_loss[int(fold.judged[0])] = limit_loss(
+                    score_logits(logits, labels), len(self.features.classes)
+                )
             temperature = fit_temperature(np.nan_to_num(logits), labels)
             losses.append(measure_losses(logits, labels, temperature))
             hits.append(logits.argmax(axis=1) == labels)
-            seconds.append(spent)
+            rates.append(note.get("learning_rate", 0.0))
+            seconds.append(note.get("seconds"))
         known = [spent for spent in seconds if spent]
         result = Result(
             blocks,
@@ -199,10 +212,13 @@ class Race:
             np.concatenate(losses),
             np.concatenate(hits),
             plan,
+            min(rates),
             sum(known) / len(known) if known else None,
         )
+        low = 0 < result.learning_rate < self.p.finetune.learning_rate
+        at = f" at a rate of {result.learning_rate:g}" if low else ""
         say(
-            f"{name_depth(blocks)}, {epochs} epochs: loss "
+            f"{name_depth(blocks)}, {epochs} epochs{at}: loss "
             f"{result.losses.mean():.4f}, accuracy {result.hits.mean():.4f}"
         )
         return result
@@ -214,8 +230,8 @@ class Race:
         epochs: int,
         fold: Fold,
         gather: Mapping[str, Gather],
-    ) -> tuple[np.ndarray, float | None]:
-        """Logits (n, classes) of the images that judge, and seconds an epoch.
+    ) -> tuple[np.ndarray, dict]:
+        """Logits (n, classes) of the images that judge; what was noted.
 
         They are kept under a name: a race that was cut off goes on behind
         what it finished.
@@ -226,7 +242,7 @@ class Race:
             logits = self.train(plan, epochs, fold, gather, checkpoint)
             with new_file(path) as unfinished, unfinished.open("wb") as file:
                 np.save(file, logits)
-        return np.load(path), checkpoint.note.get("seconds")
+        return np.load(path), checkpoint.note
 
     def train(
         self,
@@ -253,15 +269,16 @@ class Race:
                 Recipe.read_finetune(finetune),
                 epochs=epochs,
                 warmup_epochs=WARMUP * epochs,
+                highest_loss=self._highest_loss[int(fold.judged[0])],
             )
             start = time.perf_counter()
-            try:
-                training = train_model(
-                    suffix, trained, judged, recipe, checkpoint, quiet=True
-                )
-            except InputError:  # it diverged: no number is left
-                return np.full((len(fold.judged), model.output_shape[1]), nan)
-            checkpoint.write(seconds=(time.perf_counter() - start) / epochs)
+            training = train_thawed(
+                suffix, trained, judged, recipe, checkpoint, quiet=True
+            )
+            checkpoint.write(
+                learning_rate=training.learning_rate,
+                seconds=(time.perf_counter() - start) / epochs,
+            )
             return training.logits
         return suffix.predict(feed(judged), verbose=0)
 

@@ -33,22 +33,17 @@ COLUMNS = [
 ]
 
 
-def write_depths(
-    path: str | Path, results: Sequence["Result"], learning_rate: float
-) -> None:
+def write_depths(path: str | Path, results: Sequence["Result"]) -> None:
     """Writes the table; without a race, its header alone.
 
     Args:
         path: of the CSV.
         results: from `Race.run`.
-        learning_rate: of all trainings.
     """
-    write_table(path, COLUMNS, make_rows(results, learning_rate))
+    write_table(path, COLUMNS, make_rows(results))
 
 
-def make_rows(
-    results: Sequence["Result"], learning_rate: float
-) -> Iterator[list]:
+def make_rows(results: Sequence["Result"]) -> Iterator[list]:
     """A row for each depth, the shallowest first."""
     from scipy.stats import binomtest
 
@@ -71,7 +66,7 @@ def make_rows(
         )
         yield [
             result.blocks,
-            learning_rate if result.epochs else "",
+            result.learning_rate or "",
             result.epochs,
             n,
             float(alone.losses[0]),

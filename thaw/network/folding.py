@@ -38,9 +38,14 @@ class FoldedConvolution(keras.layers.Layer):
             convolve, scale = keras.ops.depthwise_conv, scale[:, None]
         else:
             convolve = keras.ops.conv
+        # Scale and shift are those of variables that stay in float32.
+        kernel, shift = (
+            keras.ops.cast(value, x.dtype)
+            for value in (layer.kernel * scale, shift)
+        )
         return shift + convolve(
             x,
-            layer.kernel * scale,
+            kernel,
             strides=layer.strides,
             padding=layer.padding,
             data_format=layer.data_format,

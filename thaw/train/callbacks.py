@@ -29,8 +29,8 @@ class Validation(keras.callbacks.Callback):
             this: not the loss as it is, which a few wrong predictions of great
             confidence may double in an epoch from which training recovers.
         scores: those of the last epoch, by `score_logits`.
-        lost: whether the last epoch's loss passed `highest_loss`, or was not
-            finite.
+        lost: whether the last epoch's loss passed `highest_loss`, or no longer
+            was a number.
     """
 
     def __init__(self, batches: Batches, first: int = 1):
@@ -53,8 +53,26 @@ class Validation(keras.callbacks.Callback):
         self.scores = self.measure()
         logs.update({f"val_{key}": x for key, x in self.scores.items()})
         loss = self.scores["calibrated_loss"]
-        self.lost = not loss <= self.highest_loss  # or NaN
+        finite = math.isfinite(self.scores["loss"])
+        self.lost = not finite or loss > self.highest_loss
         self.model.stop_training = self.lost
+
+
+def list_state(
+    model: keras.Model, layers: list[keras.Layer]
+) -> list[keras.Variable]:
+    """All that training changes in a model: weights, and seeds of its drops.
+
+    Args:
+        model: whose weights.
+        layers: of it, with those that draw.
+    """
+    seeds = [
+        layer.seed_generator.state
+        for layer in layers
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+    ]
+    return [*model.weights, *seeds]
 
 
 class Keeper(keras.callbacks.Callback):
@@ -87,13 +105,8 @@ class Keeper(keras.callbacks.Callback):
         self.curves: list[dict] = []
 
     def list_variables(self) -> list[keras.Variable]:
-        seeds = [
-            layer.seed_generator.state
-            for layer in self.layers
-            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0
-        ]
-        weights, optimizer = self.model.weights, self.model.optimizer
-        return [*weights, *seeds, *optimizer.variables]
+        state = list_state(self.model, self.layers)
+        return [*state, *self.model.optimizer.variables]
 
     def on_epoch_end(self, epoch, logs=None):
         self.curves.append({"epoch": epoch + 1, **logs})

@@ -28,9 +28,11 @@ def is_better(scores: Mapping[str, float], start: Mapping[str, float]) -> bool:
 def limit_loss(start: Mapping[str, float] | None, classes: int) -> float:
     """The calibrated validation loss beyond which a training is lost.
 
-    That of guessing, ln(classes), for a training that starts below it; a start
-    beyond guessing may come down yet.
+    Halfway from that of the start to that of guessing, ln(classes): where
+    classes differ in size, a training that knows nothing but them stays below
+    guessing. A random start, or one beyond guessing, may come down yet.
     """
     guessing = math.log(classes)
-    known = start and start["calibrated_loss"] <= guessing
-    return guessing if known else math.inf
+    if not start or start["calibrated_loss"] > guessing:
+        return math.inf
+    return (start["calibrated_loss"] + guessing) / 2

@@ -1,11 +1,10 @@
 """The one training loop of `head` and `finetune`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thaw.errors import InputError
 from thaw.network.backend import keras, warn_of_float32
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import say
@@ -16,11 +15,15 @@ from thaw.train.callbacks import (
     Narrator,
     Progress,
     Validation,
+    list_state,
     load_kept,
 )
 from thaw.train.choice import is_better, limit_loss
 from thaw.train.distribution import distribute_model, place_variables
 from thaw.train.recipe import Recipe, train_in_bfloat16, weigh_classes
+
+# A lost training of thawed blocks starts again, once, at its rate over this.
+SLOWER = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,10 @@ class Training:
         epochs: that the weights have seen; 0: they are those of the start.
         scores: of these weights on validation, by `score_logits`.
         logits: of these weights on validation, (n, classes).
-        start: the scores of the start; None where it is random.
+        start: the scores of the start; None where it is random or unknown.
+        learning_rate: the highest that it had.
+        lost: whether it ended before its last epoch, with no finite loss or
+            one beyond `Recipe.highest_loss`.
         advice: a sentence on what to try next, or None.
         curves: losses and accuracies, a row an epoch.
     """
@@ -40,8 +46,43 @@ class Training:
     scores: dict[str, float]
     logits: np.ndarray
     start: dict[str, float] | None
+    learning_rate: float
+    lost: bool
     advice: str | None
     curves: list[dict]
+
+
+def train_thawed(
+    model: keras.Model,
+    train: Batches,
+    validation: Batches,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    quiet: bool = False,
+) -> Training:
+    """Trains; a training that is lost starts again, once, at a lower rate.
+
+    How high a rate may be depends on the depth and on the photographs.
+
+    Args:
+        model, train, validation, recipe, checkpoint, quiet: of `train_model`.
+    """
+    whole = model, model.layers
+    begun = [variable.numpy() for variable in list_state(*whole)]
+    known = model, train, validation
+    training = train_model(*known, recipe, checkpoint, quiet)
+    if not training.lost:
+        return training
+    slower = replace(recipe, learning_rate=recipe.learning_rate / SLOWER)
+    if not quiet:
+        say(
+            f"training was lost in epoch {len(training.curves)}, at a rate of "
+            f"{recipe.learning_rate:g}; it starts again at "
+            f"{slower.learning_rate:g}"
+        )
+    for variable, value in zip(list_state(*whole), begun, strict=True):
+        variable.assign(value)
+    return train_model(*known, slower, checkpoint.enter("slower"), quiet)
 
 
 def train_model(
@@ -64,9 +105,6 @@ def train_model(
         recipe: schedule and loss.
         checkpoint: of this stage.
         quiet: score the last epoch alone, and say nothing of the others.
-
-    Raises:
-        InputError: where a random start led to no finite validation loss.
     """
     warn_of_float32()
     begun = model.get_weights()
@@ -87,7 +125,7 @@ def train_model(
     elif recipe.from_trained:
         keeper.start = scored.measure()
     start, classes = keeper.start, model.output_shape[-1]
-    scored.highest_loss = limit_loss(start, classes)
+    scored.highest_loss = min(recipe.highest_loss, limit_loss(start, classes))
     done = len(keeper.curves)
     if not scored.lost and done < recipe.epochs:
         train.first_step = done * train.steps
@@ -111,13 +149,19 @@ def train_model(
     advice = None
     if not quiet:
         advice = advise(curves, scored.lost, math.log(classes), recipe)
-    if not start and not math.isfinite(scored.scores["loss"]):
-        raise InputError(advice or "training diverged")
-    if start and (scored.lost or not is_better(scored.scores, start)):
+    scores, epochs = scored.scores, len(curves)
+    if start and (scored.lost or not is_better(scores, start)):
         model.set_weights(begun)
-        return Training(0, start, scored.predict(), start, advice, curves)
+        scores, epochs = start, 0
     return Training(
-        len(curves), scored.scores, scored.predict(), start, advice, curves
+        epochs,
+        scores,
+        scored.predict(),
+        start,
+        recipe.learning_rate,
+        scored.lost,
+        advice,
+        curves,
     )
 
 
@@ -140,6 +184,12 @@ def compile_model(
         metrics=["accuracy"],
     )
     model.optimizer.build(model.trainable_variables)
+    # So are those of the metrics: TensorFlow traces a step that makes variables
+    # twice.
+    model.compute_metrics(
+        None, np.zeros(1, int), np.zeros((1, model.output_shape[-1]))
+    )
+    model.reset_metrics()
     if recipe.mixed_precision:
         say("training in mixed bfloat16; validation in float32")
         train_in_bfloat16(model, layers[:-1])

@@ -1,5 +1,6 @@
 """How a model is trained: what params.yaml says, as Keras takes it."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,6 +28,8 @@ class Recipe:
             proportion to its class's size, in the training loss alone.
         global_clipnorm: the longest that the gradient of a step may be.
         from_trained: score the start as well, and never end worse.
+        highest_loss: the calibrated validation loss beyond which a training
+            is lost; `limit_loss` of the start where `from_trained`.
         mixed_precision: train all but the last layer in bfloat16.
     """
 
@@ -37,6 +40,7 @@ class Recipe:
     class_weight: str = "none"
     global_clipnorm: float | None = None
     from_trained: bool = False
+    highest_loss: float = math.inf
     mixed_precision: bool = False
 
     @classmethod
