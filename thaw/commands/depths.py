@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ruamel.yaml import YAML
 
 from thaw.commands.compare import match_images, open_at
 from thaw.depth.judge import rank
@@ -19,7 +18,6 @@ DEPTHS = "plots/depths.csv"
 VALIDATION = "metrics/validation.csv"
 DETAILS = "metrics/details/finetune.json"
 RACE = "metrics/details/depth.json"
-PARAMS = "params.yaml"
 
 
 def main(revs: list[str], json_output: bool) -> None:
@@ -94,11 +92,10 @@ def rank_runs(
     for place in ranking.order:
         rev = revs[place]
         details = json.loads(read_text(DETAILS, rev))
-        finetune = YAML(typ="safe").load(read_text(PARAMS, rev))["finetune"]
         found.append(
             {
                 "depth": str(details["blocks"]),
-                "rate": float(finetune["learning_rate"]),
+                "rate": float(details["learning_rate"]),
                 "epochs": int(details["epochs"]),
                 "loss": float(ranking.losses[place]),
                 "error": float(ranking.errors[place]),
