@@ -312,7 +312,7 @@ def test_a_lost_training_starts_again_at_a_lower_rate(
 ):
     """As if it had that rate from the first, and also where it is cut off."""
     high, low = 0.09, 0.09 / SLOWER
-    lost = score(0.3, 0.99, loss=9.0, temperature=1.0)
+    lost = score(0.3, 1.0, loss=9.0, temperature=1.0)
     fine = score(0.9, 0.2, loss=0.2, temperature=1.0)
     scores = []
 
@@ -354,9 +354,8 @@ def train_blocks(folder, learning_rate):
 
 def test_a_training_that_knows_the_sizes_of_classes_alone_is_lost():
     start = score(0.9, 0.3)
-    guessing = -0.7 * math.log(0.7) - 0.3 * math.log(0.1)
-    assert guessing < math.log(4)
-    assert limit_loss(start, 4) < guessing
+    sizes = -0.5 * math.log(0.5) - 0.5 * math.log(0.5 / 3)
+    assert limit_loss(start, 4) < sizes < math.log(4)
     assert limit_loss(score(0.1, 2.0), 4) == math.inf
     assert limit_loss(None, 4) == math.inf
 

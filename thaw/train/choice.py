@@ -11,6 +11,10 @@ SHIPPED_HEAD = (
     "fine-tuning did not beat the head alone on validation, so that is shipped"
 )
 
+# Of 157 trainings for docs/claims.md none that went further than this came to
+# what a lower rate came to. Of all others none went further than 0.59.
+FORGOTTEN = 0.75
+
 
 def is_better(scores: Mapping[str, float], start: Mapping[str, float]) -> bool:
     """By validation accuracy; where it is equal, by the calibrated loss.
@@ -28,11 +32,13 @@ def is_better(scores: Mapping[str, float], start: Mapping[str, float]) -> bool:
 def limit_loss(start: Mapping[str, float] | None, classes: int) -> float:
     """The calibrated validation loss beyond which a training is lost.
 
-    Halfway from that of the start to that of guessing, ln(classes): where
-    classes differ in size, a training that knows nothing but them stays below
-    guessing. A random start, or one beyond guessing, may come down yet.
+    `FORGOTTEN` of the way from that of the start to that of guessing,
+    ln(classes): where classes differ in size, a training that knows nothing but
+    them stays below guessing. A random start, or one beyond guessing, may come
+    down yet.
     """
     guessing = math.log(classes)
     if not start or start["calibrated_loss"] > guessing:
         return math.inf
-    return (start["calibrated_loss"] + guessing) / 2
+    known = start["calibrated_loss"]
+    return known + FORGOTTEN * (guessing - known)
