@@ -3,10 +3,11 @@
     python -m benchmarks.depth DATA --weights FILE --name EfficientNetB4 \
         [--image-size 128] [--seeds 1 2 3] [--group PATTERN]
 
-For each seed it races (`finetune.blocks: auto`), then runs every depth of the
-race by its whole schedule. Prints the losses on test, after temperature, and
-whether that of the race's choice is within one standard error, paired by image,
-of the best; then what the race took against ten epochs of its deepest training.
+For each seed, which also cuts the splits, it races (`finetune.blocks: auto`),
+then runs every depth of the race by its whole schedule. Prints the losses on
+test, after temperature, and whether that of the race's choice is within one
+standard error, paired by image, of the best; then what the race took against
+ten epochs of its deepest training.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def main() -> None:
 
 def measure_seed(project: Project, seed: int) -> bool:
     """Prints a race and its grid; whether the choice is as good as the best."""
-    project.set(seed=seed, finetune__blocks="auto")
+    project.set(seed=seed, prepare__seed=seed, finetune__blocks="auto")
     project.repro("head")
     spent = project.time_repro("--single-item", "depth")
     folder = project.folder
