@@ -333,7 +333,7 @@ def test_a_lost_training_starts_again_at_a_lower_rate(
     scores[:] = [fine]
     weights, training = train_blocks(tmp_path / "cut", high)
     assert not scores
-    assert "1 of 2 epochs are done" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("1 of 2 epochs are done") == 1
     assert (training.learning_rate, training.epochs) == (low, 2)
     assert training.curves == at_once.curves
     assert all(map(np.array_equal, weights, wanted))

@@ -275,9 +275,11 @@ class Race:
             training = train_thawed(
                 suffix, trained, judged, recipe, checkpoint, quiet=True
             )
+            seconds = (time.perf_counter() - start) / epochs
+            if training.learning_rate < recipe.learning_rate:
+                seconds /= 2  # it ran twice
             checkpoint.write(
-                learning_rate=training.learning_rate,
-                seconds=(time.perf_counter() - start) / epochs,
+                learning_rate=training.learning_rate, seconds=seconds
             )
             return training.logits
         return suffix.predict(feed(judged), verbose=0)

@@ -36,8 +36,8 @@ class Training:
         logits: of these weights on validation, (n, classes).
         start: the scores of the start; None where it is random or unknown.
         learning_rate: the highest that it had.
-        lost: whether it ended before its last epoch, with no finite loss or
-            one beyond `Recipe.highest_loss`.
+        lost: whether its last epoch left no finite loss, or one beyond the
+            limit.
         advice: a sentence on what to try next, or None.
         curves: losses and accuracies, a row an epoch.
     """
@@ -117,7 +117,7 @@ def train_model(
     if kept := load_kept(checkpoint):
         keeper.restore(*kept)
         place_variables(model)
-        if not quiet:
+        if not quiet and not scored.lost:
             say(
                 f"resumes a run that was cut off: {len(keeper.curves)} of "
                 f"{recipe.epochs} epochs are done; the next one starts again"
