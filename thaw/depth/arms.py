@@ -7,7 +7,7 @@
 # Where validation alone judges, the second rung trains anew, for longer. Where
 # folds judge, the first rung is the first fold, and the second one adds the
 # other.
-EPOCHS = {"validation": (2, 4), "folds": (3, 3)}
+EPOCHS = {"validation": (2, 3), "folds": (3, 3)}
 
 # Of the epochs of a training, those in which its rate rises first.
 WARMUP = 0.25
