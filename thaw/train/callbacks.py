@@ -29,6 +29,8 @@ class Validation(keras.callbacks.Callback):
             this: not the loss as it is, which a few wrong predictions of great
             confidence may double in an epoch from which training recovers.
         scores: those of the last epoch, by `score_logits`.
+        logits: what they were measured on, (n, classes); None where this run
+            measured nothing.
         lost: whether the last epoch's loss passed `highest_loss`, or no longer
             was a number.
     """
@@ -38,6 +40,7 @@ class Validation(keras.callbacks.Callback):
         self.batches, self.first = batches, first
         self.highest_loss = math.inf
         self.scores: dict[str, float] = {}
+        self.logits: np.ndarray | None = None
         self.lost = False
 
     def predict(self) -> np.ndarray:
@@ -45,7 +48,8 @@ class Validation(keras.callbacks.Callback):
         return self.model.predict(feed(self.batches), verbose=0)
 
     def measure(self) -> dict[str, float]:
-        return score_logits(self.predict(), self.batches.labels)
+        self.logits = self.predict()
+        return score_logits(self.logits, self.batches.labels)
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch + 1 < self.first:

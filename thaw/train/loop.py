@@ -149,14 +149,14 @@ def train_model(
     advice = None
     if not quiet:
         advice = advise(curves, scored.lost, math.log(classes), recipe)
-    scores, epochs = scored.scores, len(curves)
+    scores, logits, epochs = scored.scores, scored.logits, len(curves)
     if start and (scored.lost or not is_better(scores, start)):
         model.set_weights(begun)
-        scores, epochs = start, 0
+        scores, logits, epochs = start, None, 0
     return Training(
         epochs,
         scores,
-        scored.predict(),
+        scored.predict() if logits is None else logits,
         start,
         recipe.learning_rate,
         scored.lost,
