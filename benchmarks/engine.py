@@ -22,7 +22,7 @@ from thaw.frozen.network import FrozenNetwork, freeze_model
 from thaw.frozen.openvino import convert_to_openvino
 from thaw.network.backbone import build_backbone
 from thaw.network.parts import get_part
-from thaw.network.plan import find_tap
+from thaw.network.thawing import find_tap
 from thaw.run.efficientnet import IMAGE, POOLED
 
 COUNT = 2048

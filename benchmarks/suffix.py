@@ -16,7 +16,7 @@ from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
-from thaw.network.plan import apply_plan, make_plan
+from thaw.network.thawing import apply_plan, make_plan
 from thaw.run.efficientnet import LOGITS
 from thaw.train.batches import Batches, feed
 

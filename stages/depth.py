@@ -52,7 +52,7 @@ def race_depths(p: params.Params) -> tuple[list["Result"], int | str]:
     from thaw.depth.arms import list_depths
     from thaw.depth.race import Race, pick_best
     from thaw.network.backbone import build_backbone
-    from thaw.network.plan import list_blocks
+    from thaw.network.thawing import list_blocks
     from thaw.run.checkpoints import open_checkpoint
 
     dataset, features = Dataset(PREPARED), Features(FEATURES)

@@ -5,6 +5,7 @@ import numpy as np
 from thaw.data.activations import open_activations
 from thaw.data.dataset import Dataset
 from thaw.evaluate.comparison import compare_hits, judge_gain
+from thaw.evaluate.gradcam import add_heat
 from thaw.evaluate.scores import (
     score_predictions,
     write_reliability,
@@ -12,6 +13,7 @@ from thaw.evaluate.scores import (
 )
 from thaw.evaluate.table import write_predictions
 from thaw.evaluate.verdict import describe_scores
+from thaw.files.arrays import write_array
 from thaw.files.atomic import new_folder
 from thaw.files.text import read_json, write_json
 from thaw.frozen.passes import predict
@@ -32,6 +34,7 @@ PREDICTIONS = "metrics/predictions.csv"
 PROBABILITIES = "metrics/probabilities"
 SCORES = "plots/scores.csv"
 RELIABILITY = "plots/reliability.csv"
+HEAT = "metrics/heat.npy"
 
 
 def main() -> None:
@@ -43,7 +46,7 @@ def main() -> None:
         name: read_info(path).temperature for name, path in MODELS.items()
     }
     with open_checkpoint(last=True) as checkpoint:
-        probabilities = predict_both(dataset, checkpoint)
+        probabilities, heat = predict_both(dataset, checkpoint)
         scores = {
             name: score_predictions(
                 predicted, labels, temperatures[name], p.evaluate.top_k
@@ -73,31 +76,48 @@ def main() -> None:
         with new_folder(PROBABILITIES) as folder:
             for name, predicted in probabilities.items():
                 np.save(folder / f"{name}.npy", predicted)
+        write_array(HEAT, heat.astype(np.float16))
         write_scores(SCORES, probabilities, labels, dataset.classes)
         write_reliability(RELIABILITY, probabilities, labels, temperatures)
     say(*describe_scores(scores, gain, shipped))
-    say_wrote(METRICS, DETAILS, PREDICTIONS, PROBABILITIES, SCORES, RELIABILITY)
+    say_wrote(
+        METRICS,
+        DETAILS,
+        PREDICTIONS,
+        PROBABILITIES,
+        HEAT,
+        SCORES,
+        RELIABILITY,
+    )
 
 
 def predict_both(
     dataset: Dataset, checkpoint: Checkpoint
-) -> dict[str, np.ndarray]:
-    """Probabilities (n, classes) of the test images, by each of `MODELS`."""
-    inputs = {
-        "head": open_activations(FEATURES, POOLED, "test", view=0),
-        "finetuned": dataset.open_images("test"),
-    }
-    images, classes = len(inputs["head"]), len(dataset.classes)
-    say(f"scoring {', '.join(MODELS.values())} on {images} test images")
-    return {
-        name: predict(
-            load_model(MODELS[name], x.shape[1:], classes),
-            x,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What the `MODELS` make of the test images.
+
+    Returns:
+        By model, probabilities (n, classes); Grad-CAM of the fine-tuned one's
+        likeliest classes, (n, h, w).
+    """
+    features = open_activations(FEATURES, POOLED, "test", view=0)
+    images, classes = dataset.open_images("test"), len(dataset.classes)
+    say(f"scoring {', '.join(MODELS.values())} on {len(images)} test images")
+    head = load_model(MODELS["head"], features.shape[1:], classes)
+    finetuned = load_model(MODELS["finetuned"], images.shape[1:], classes)
+    (by_head,), (by_finetuned, heat) = (
+        predict(
+            model,
+            inputs,
             checkpoint.enter(name),
             label=f"predicting with {name}",
         )
-        for name, x in inputs.items()
-    }
+        for name, model, inputs in [
+            ("head", head, features),
+            ("finetuned", add_heat(finetuned), images),
+        ]
+    )
+    return {"head": by_head, "finetuned": by_finetuned}, heat
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import Cluster, open_cluster
 from thaw.network.backbone import build_backbone
 from thaw.network.parts import get_part
-from thaw.network.plan import find_tap
+from thaw.network.thawing import find_tap
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote

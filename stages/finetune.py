@@ -9,7 +9,8 @@ from thaw.network.folding import fold_normalization
 from thaw.network.head import join_head, seed_dropout
 from thaw.network.model_file import ModelInfo, load_model, save_model
 from thaw.network.parts import get_part
-from thaw.network.plan import Plan, apply_plan
+from thaw.network.plan import Plan
+from thaw.network.thawing import apply_plan
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote

@@ -16,7 +16,8 @@ from thaw.frozen.ray import open_cluster
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras
 from thaw.network.parts import get_part
-from thaw.network.plan import CACHED, Plan, is_behind, make_plan
+from thaw.network.plan import CACHED, Plan
+from thaw.network.thawing import is_behind, make_plan
 from thaw.run import params
 from thaw.run.checkpoints import Checkpoint, open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote

@@ -24,6 +24,7 @@ DETAILS = {
     "evaluate": "metrics/details/evaluate.json",
 }
 PREDICTIONS = "metrics/predictions.csv"
+HEAT = "metrics/heat.npy"
 AUDIT = "metrics/audit.csv"
 CORRECTIONS = "corrections.csv"
 DEPTHS = "plots/depths.csv"
@@ -49,6 +50,7 @@ def main() -> Iterable[str]:
         model=MODEL,
         details={stage: read_json(path) for stage, path in DETAILS.items()},
         predictions=PREDICTIONS,
+        heat=HEAT,
         audit=AUDIT,
         corrections=CORRECTIONS,
         depths=DEPTHS,

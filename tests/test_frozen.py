@@ -21,7 +21,7 @@ from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
-from thaw.network.plan import find_tap, make_plan
+from thaw.network.thawing import find_tap, make_plan
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 

@@ -22,17 +22,9 @@ from thaw.network.folding import fold_normalization
 from thaw.network.head import build_head, join_head, standardize_head
 from thaw.network.model_file import load_model, save_model
 from thaw.network.parts import get_part
-from thaw.network.plan import (
-    CACHED,
-    POOLED_FEATURES,
-    STREAMED,
-    TAP,
-    apply_plan,
-    find_tap,
-    list_blocks,
-    make_plan,
-)
+from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP
 from thaw.network.temperature import calibrate, fit_temperature
+from thaw.network.thawing import apply_plan, find_tap, list_blocks, make_plan
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED, VARIANTS
 
 RNG = np.random.default_rng(0)

@@ -424,7 +424,9 @@ def test_an_experiment_sets_a_depth(reproduced, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["check", "prepare", "depth"])
+@pytest.mark.parametrize(
+    "stage", ["check", "prepare", "audit", "depth", "report"]
+)
 def test_stages_without_a_network_import_neither_keras_nor_tensorflow(stage):
     program = (
         f"import sys, stages.{stage}; "

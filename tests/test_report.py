@@ -485,19 +485,15 @@ def test_a_path_breaks_between_its_parts():
 
 
 @pytest.mark.parametrize(("size", "shown"), [(128, True), (96, False)])
-def test_heat_is_shown_where_it_has_places(size, shown, tmp_path, monkeypatch):
+def test_heat_is_shown_where_it_has_places(size, shown, tmp_path):
     write_json(tmp_path / "classes.json", ["a", "b"])
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         images = np.zeros((1, size, size, 3), np.uint8)
         np.save(tmp_path / split / "images.npy", images)
-    monkeypatch.setattr("thaw.report.page.load_model", lambda *_: None)
-    monkeypatch.setattr(
-        "thaw.report.page.map_heat",
-        lambda *_: np.ones((1, size // 32, size // 32)),
-    )
+    heat = np.ones((1, size // 32, size // 32), np.float16)
     row = {"actual": "a", "finetuned": "b", "finetuned_calibrated": "0.9"}
-    (error,) = show_errors([row], Dataset(tmp_path), "none")
+    (error,) = show_errors([row], Dataset(tmp_path), heat)
     assert bool(error["heat"]) == shown
 
 

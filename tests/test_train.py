@@ -21,7 +21,8 @@ from thaw.network.folding import fold_normalization
 from thaw.network.head import build_head, join_head
 from thaw.network.model_file import save_model
 from thaw.network.parts import get_part
-from thaw.network.plan import CACHED, STREAMED, apply_plan, find_tap, make_plan
+from thaw.network.plan import CACHED, STREAMED
+from thaw.network.thawing import apply_plan, find_tap, make_plan
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.advice import advise

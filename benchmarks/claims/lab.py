@@ -29,8 +29,8 @@ from thaw.network.head import (
     standardize_head,
 )
 from thaw.network.parts import get_part
-from thaw.network.plan import apply_plan, make_plan
 from thaw.network.temperature import score_logits
+from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.batches import Batches, feed

@@ -91,7 +91,7 @@ class Workload:
     def depths(self) -> list[int | str]:
         """What `finetune.blocks: auto` would race."""
         from thaw.depth.arms import list_depths
-        from thaw.network.plan import list_blocks
+        from thaw.network.thawing import list_blocks
 
         return list_depths(
             len(list_blocks(self.backbone)), self.p.depth.deepest
@@ -110,7 +110,7 @@ class Workload:
         return self.make_plan(self.blocks)
 
     def make_plan(self, blocks: int | str):
-        from thaw.network.plan import make_plan
+        from thaw.network.thawing import make_plan
 
         return make_plan(self.backbone, blocks, self.p.extract.tap)
 
@@ -164,7 +164,7 @@ def estimate_prepare(work: Workload) -> Cost:
 
 
 def estimate_extract(work: Workload) -> Cost:
-    from thaw.network.plan import find_tap
+    from thaw.network.thawing import find_tap
     from thaw.run.efficientnet import IMAGE, POOLED
 
     ends = [find_tap(work.backbone)] if work.p.extract.tap else []
@@ -203,7 +203,8 @@ def estimate_audit(work: Workload) -> Cost:
 
 
 def estimate_prefix(work: Workload) -> Cost:
-    from thaw.network.plan import CACHED, find_tap, is_behind
+    from thaw.network.plan import CACHED
+    from thaw.network.thawing import find_tap, is_behind
     from thaw.run.efficientnet import IMAGE
 
     cut, tap = work.plan.cut, find_tap(work.backbone)

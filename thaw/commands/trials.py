@@ -101,7 +101,7 @@ class TimedBackbone:
         from thaw.network.folding import fold_normalization
         from thaw.network.head import join_head
         from thaw.network.parts import get_part
-        from thaw.network.plan import apply_plan, make_plan
+        from thaw.network.thawing import apply_plan, make_plan
         from thaw.run.efficientnet import LOGITS
 
         plan = make_plan(self.backbone, blocks, tap_kept=False)

@@ -15,7 +15,7 @@ from thaw.depth.arms import EPOCHS, WARMUP, keep_better
 from thaw.depth.judge import Ranking, rank
 from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
 from thaw.depth.words import name_depth
-from thaw.files.atomic import new_file
+from thaw.files.arrays import write_array
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras, make_deterministic
@@ -28,12 +28,13 @@ from thaw.network.head import (
 )
 from thaw.network.model_file import load_model
 from thaw.network.parts import get_part
-from thaw.network.plan import Plan, apply_plan, make_plan
+from thaw.network.plan import Plan
 from thaw.network.temperature import (
     fit_temperature,
     measure_losses,
     score_logits,
 )
+from thaw.network.thawing import apply_plan, make_plan
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import say
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
@@ -240,8 +241,7 @@ class Race:
         path = checkpoint.folder / "logits.npy"
         if not path.exists():
             logits = self.train(plan, epochs, fold, gather, checkpoint)
-            with new_file(path) as unfinished, unfinished.open("wb") as file:
-                np.save(file, logits)
+            write_array(path, logits)
         return np.load(path), checkpoint.note
 
     def train(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from thaw.errors import InputError
-from thaw.files.atomic import measure_size
+from thaw.files.atomic import measure_size, new_file
 
 
 class ArrayWriter:
@@ -63,6 +63,12 @@ class ArrayWriter:
     def __exit__(self, *exception: object) -> None:
         self._write_header()
         self._file.close()
+
+
+def write_array(path: str | Path, array: np.ndarray) -> None:
+    """An .npy file, whole or not at all."""
+    with new_file(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, array)
 
 
 def create_array(path: str | Path, shape: Sequence[int], dtype: Any):

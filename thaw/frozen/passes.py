@@ -344,16 +344,31 @@ class FrozenPass:
 
 
 def predict(
-    model: keras.Model, inputs: np.ndarray, checkpoint: Checkpoint, label: str
-) -> np.ndarray:
-    """What a model makes of the test split, in float32: (n, classes)."""
-    (layer,) = model.output_names
+    model: keras.Model,
+    inputs: np.ndarray,
+    checkpoint: Checkpoint,
+    label: str,
+) -> list[np.ndarray]:
+    """What a model makes of the test split, in float32.
+
+    Args:
+        model: of one input.
+        inputs: (n, *shape).
+        checkpoint, label: as `FrozenPass` has them.
+
+    Returns:
+        Each output of the model, (n, *shape).
+    """
+    layers = model.output_names
     FrozenPass(
         freeze_model(model, "float32", str(inputs.dtype)),
-        {layer: "float32"},
+        dict.fromkeys(layers, "float32"),
         rows={"test": len(inputs)},
         views=1,
         gather={"test": lambda rows, view_numbers: inputs[rows]},
         label=label,
     ).write(checkpoint)
-    return np.array(open_activations(checkpoint.folder, layer, "test", view=0))
+    return [
+        np.array(open_activations(checkpoint.folder, layer, "test", view=0))
+        for layer in layers
+    ]

@@ -22,10 +22,10 @@ from thaw.data.splits import SPLITS
 from thaw.depth.words import decide, name_depth, parse_race
 from thaw.evaluate.comparison import HEAD_SHIPPED
 from thaw.evaluate.verdict import MODELS, describe_verdict, suggest_depth
+from thaw.files.arrays import open_array
 from thaw.files.atomic import new_file
 from thaw.files.rendering import render
 from thaw.files.tables import read_table
-from thaw.network.model_file import load_model
 from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
 from thaw.report.charts import (
     draw_confusion,
@@ -35,7 +35,7 @@ from thaw.report.charts import (
     draw_reliability,
 )
 from thaw.report.doubts import read_doubts
-from thaw.report.gradcam import count_positions, map_heat, paint_heat
+from thaw.report.heat import paint_heat
 from thaw.run.console import format_count
 from thaw.run.efficientnet import VARIANTS
 from thaw.run.params import Params
@@ -104,10 +104,11 @@ class Results:
         params: of the run.
         dataset: whose test images the predictions are of, in their order.
         plan: what was thawed.
-        model: file of the shipped model, for its digest and Grad-CAM.
+        model: file of the shipped model, for its digest.
         details: stage to its details: prepare, head, audit, depth, finetune,
             evaluate.
         predictions: a CSV with a row for each test image.
+        heat: an .npy, Grad-CAM of each test image's predicted class.
         audit: a CSV with a row for each image, the most doubtful first.
         corrections: a CSV of labels that were put right before.
         depths: a CSV with a row for each depth that raced.
@@ -122,6 +123,7 @@ class Results:
     model: str
     details: Mapping[str, dict]
     predictions: str
+    heat: str
     audit: str
     corrections: str
     depths: str
@@ -230,7 +232,7 @@ def describe_predictions(
     results: Results, rows: Sequence[Row]
 ) -> dict[str, Any]:
     """Classes, confusions and errors of the shipped model."""
-    dataset = results.dataset
+    dataset, heat = results.dataset, open_array(results.heat)
     matrix = count_confusions(rows, dataset.classes)
     drawn = len(dataset.classes) > MOST_CELLS
     return {
@@ -239,8 +241,8 @@ def describe_predictions(
         "confusions": list_confusions(matrix, dataset.classes),
         "recalls": list_classes(results.scores),
         "wrong": sum(row["actual"] != row["finetuned"] for row in rows),
-        "errors": show_errors(rows, dataset, results.model),
-        "positions": count_positions(dataset.image_size),
+        "errors": show_errors(rows, dataset, heat),
+        "positions": heat.shape[1],
         "least_positions": LEAST_POSITIONS,
     }
 
@@ -459,7 +461,7 @@ def draw_bins(path: str | Path, models: Mapping[str, str]) -> dict[str, str]:
 
 
 def show_errors(
-    rows: Sequence[Row], dataset: Dataset, model: str | Path
+    rows: Sequence[Row], dataset: Dataset, heat: np.ndarray
 ) -> list[dict]:
     """The errors of greatest confidence, with pictures, and Grad-CAM where it
     has positions enough.
@@ -467,34 +469,25 @@ def show_errors(
     Args:
         rows: of all test images, in the dataset's order.
         dataset: holds the images.
-        model: file of the model that errs; loaded for Grad-CAM alone.
+        heat: (n, h, w) in [0, 1], of the classes that they are taken for.
     """
     wrong = [
         i for i, row in enumerate(rows) if row["actual"] != row["finetuned"]
     ]
     wrong.sort(key=lambda i: -float(rows[i]["finetuned_calibrated"]))
     wrong = wrong[:MOST_ERRORS]
-    if not wrong:
-        return []
-    images = dataset.open_images("test")[wrong]
-    heat: Sequence[np.ndarray | None] = [None] * len(wrong)
-    if count_positions(dataset.image_size) >= LEAST_POSITIONS:
-        classes = dataset.classes
-        network = load_model(model, images.shape[1:], len(classes))
-        predicted = [classes.index(rows[i]["finetuned"]) for i in wrong]
-        heat = [*map_heat(network, images, np.array(predicted))]
+    thumbnails = map(make_thumbnail, dataset.open_images("test")[wrong])
+    has_places = heat.shape[1] >= LEAST_POSITIONS
     return [
         {
             **rows[i],
             "probability": float(rows[i]["finetuned_calibrated"]),
             "image": embed_image(thumbnail),
-            "heat": None
-            if warmth is None
-            else embed_image(paint_heat(thumbnail, warmth)),
+            "heat": embed_image(paint_heat(thumbnail, heat[i]))
+            if has_places
+            else None,
         }
-        for i, warmth, thumbnail in zip(
-            wrong, heat, map(make_thumbnail, images), strict=True
-        )
+        for i, thumbnail in zip(wrong, thumbnails, strict=True)
     ]
 
 
