@@ -141,6 +141,7 @@ class Lab:
         views: int,
         change: Callable[[np.ndarray], np.ndarray] | None = None,
         name: str = "",
+        start: str = IMAGE,
     ) -> KeptViews:
         """The output of a layer for every view, run once and kept.
 
@@ -150,12 +151,13 @@ class Lab:
             views: of each image; 1 beside train.
             change: what is done to the images before.
             name: of that change.
+            start: a layer before, whose kept output is run on from there.
         """
         folder = self.folder / "kept" / f"{layer}{name}"
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{split}-{view}.npy" for view in range(views)]
         if not all(path.exists() for path in paths):
-            self._run(layer, split, paths, change or (lambda x: x))
+            self._run(layer, split, paths, change or (lambda x: x), start)
         return KeptViews(paths)
 
     def gather_all(self, layer: str, views: int, **change) -> dict:
@@ -167,13 +169,14 @@ class Lab:
             for split in SPLITS
         }
 
-    def _run(self, layer, split, paths, change) -> None:
-        network = freeze_model(
-            get_part(self.build_backbone(), IMAGE, layer), "auto", "float32"
-        )
+    def _run(self, layer, split, paths, change, start) -> None:
+        part = get_part(self.build_backbone(), start, layer)
+        network = freeze_model(part, "auto", "float32")
         precision = network.get_precision(split)
-        images = gather_views(
-            self.dataset, split, self.params.augment.model_dump()
+        inputs = (
+            gather_views(self.dataset, split, self.params.augment.model_dump())
+            if start == IMAGE
+            else self.gather(start, split, len(paths))
         )
         count = len(self.open_labels(split))
         for view, path in enumerate(paths):
@@ -182,7 +185,7 @@ class Lab:
 
             def load(start: int, stop: int, view=view) -> np.ndarray:
                 rows = np.arange(start, stop)
-                batch = images(rows, np.full(len(rows), view))
+                batch = inputs(rows, np.full(len(rows), view))
                 return change(batch.astype(np.float32))
 
             unfinished = path.with_suffix(".unfinished")
