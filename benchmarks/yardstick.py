@@ -116,14 +116,16 @@ def follow_guide(lab: Lab, seed: int) -> list[float]:
         }
         for layer, start in [(plan.cut, "image"), (POOLED, plan.cut)]
     }
-    model = build_model(get_part(backbone, plan.cut, POOLED), lab.classes)
+    part = get_part(backbone, plan.cut, POOLED)
+    blocks = keras.Model(part.input, part.outputs[0])
+    model = build_model(blocks, lab.classes)
     pooled = keras.Input(backbone.output_shape[1:])
     x = pooled
     for layer in model.layers[-3:]:
         x = layer(x)
     head = keras.Model(pooled, x)
     accuracies = []
-    for part, layer, first, epochs, rate in [
+    for trained, layer, first, epochs, rate in [
         (head, POOLED, 0, HEAD, 1e-2),
         (model, plan.cut, HEAD, FINETUNE, 1e-5),
     ]:
@@ -139,10 +141,10 @@ def follow_guide(lab: Lab, seed: int) -> list[float]:
                 gather[layer]["test"], lab.open_labels("test"), 1, BATCH, None
             )
         )
-        part.compile(
+        trained.compile(
             keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
         )
-        part.fit(
+        trained.fit(
             feed(train),
             epochs=epochs,
             steps_per_epoch=train.steps,

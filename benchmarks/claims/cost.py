@@ -24,8 +24,9 @@ STEPS = 4
 
 
 def main() -> None:
-    name, blocks = sys.argv[1:]
-    backbone = build_backbone(name, None, "", IMAGE_SIZE)
+    name, blocks, *size = sys.argv[1:]
+    image_size = int(size[0]) if size else IMAGE_SIZE
+    backbone = build_backbone(name, None, "", image_size)
     plan = make_plan(
         backbone, blocks if blocks == "all" else int(blocks), tap_kept=False
     )
