@@ -159,6 +159,8 @@ def test_a_race_tries_depths_and_the_best_one_is_thawed(raced):
     assert len(plan["blocks"]) == blocks
     page = (raced.folder / "report.html").read_text()
     assert "How deep" in page and "own score is flattered" in page
+    for row in rows[1:]:
+        assert f"<td>{float(row['learning_rate']):g}</td>" in page
 
 
 def test_the_number_that_a_race_found_runs_nothing_again(raced, tmp_path):
