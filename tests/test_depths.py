@@ -13,7 +13,7 @@ from test_survival import kill
 
 from thaw.commands.depths import rank_runs
 from thaw.data.folds import join_pictures
-from thaw.depth.arms import keep_better, list_depths
+from thaw.depth.arms import STEPS, count_epochs, keep_better, list_depths
 from thaw.depth.judge import rank
 from thaw.depth.rows import ENOUGH, join_splits, make_folds, pick_rows
 from thaw.depth.table import COLUMNS
@@ -27,6 +27,13 @@ def test_depths_double_up_to_half_or_to_all_of_the_network():
     assert list_depths(16, "all") == [0, 1, 2, 4, 8, "all"]
     assert list_depths(32, "all") == [0, 1, 2, 4, 8, 16, "all"]
     assert [keep_better(n) for n in (1, 4, 5, 6)] == [2, 2, 2, 3]
+
+
+def test_few_images_train_for_more_epochs():
+    assert count_epochs(folds=1, rows=1300, batch_size=32) == (2, 3)
+    assert count_epochs(folds=2, rows=830, batch_size=32) == (3, 3)
+    few = count_epochs(folds=2, rows=100, batch_size=32)
+    assert few == (STEPS / 4, STEPS / 4)
 
 
 def test_a_loss_is_of_the_class_after_temperature_and_capped():
@@ -187,7 +194,7 @@ def test_a_killed_race_goes_on_to_the_same_bytes(raced, tmp_path):
     kill(dvc, -1)
     assert list_checkpoints(project)
     output = project.dvc("repro", "--force", "--single-item", "depth")
-    assert "1 block, 3 epochs" in output
+    assert f"1 block, {STEPS // 2} epochs" in output  # of two steps
     after = project.list_hashes()
     for path in ("data/depth.json", "plots/depths.csv"):
         assert after[path] == before[path]
@@ -195,7 +202,7 @@ def test_a_killed_race_goes_on_to_the_same_bytes(raced, tmp_path):
 
 def has_judged(kept, dvc):
     assert dvc.poll() is None, finish(dvc)
-    return any(kept.glob("depth-*/1-3-0/logits.npy"))
+    return any(kept.glob(f"depth-*/1-{STEPS // 2}-0/logits.npy"))
 
 
 def test_plan_says_what_would_race(raced):

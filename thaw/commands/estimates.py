@@ -220,23 +220,24 @@ def estimate_prefix(work: Workload) -> Cost:
 
 def estimate_depth(work: Workload) -> Cost:
     """Of the race; a number passes at once."""
-    from thaw.depth.arms import EPOCHS, keep_better
+    from thaw.depth.arms import count_epochs, keep_better
     from thaw.depth.rows import ENOUGH, FOLDS
     from thaw.run.efficientnet import IMAGE
 
     if work.p.finetune.blocks != "auto":
         return Cost(0, 0)
     folds = FOLDS if work.rows["validation"] < ENOUGH else 1
-    first, last = EPOCHS["folds" if folds > 1 else "validation"]
     arms = work.depths[1:]
     stay = arms[-keep_better(len(arms)) :]  # the dearest, if those are best
     images = work.count_images(1, TRAINED)
-    trained = images / folds if folds > 1 else work.rows["train"]
+    trained = images // folds if folds > 1 else work.rows["train"]
+    batch_size = work.p.finetune.batch_size
+    first, last = count_epochs(folds, trained, batch_size)
     seconds = work.timed.start
     for runs, epochs in ((arms, first), (stay * max(folds - 1, 1), last)):
         for blocks in runs:
             step, before = work.time_thawed(blocks)
-            image = step / work.p.finetune.batch_size
+            image = step / batch_size
             seconds += before + epochs * trained * image
     cuts = [work.make_plan(blocks).cut for blocks in arms if blocks != "all"]
     views = min(work.p.extract.views, max(first, last))
@@ -272,7 +273,7 @@ def estimate_evaluate(work: Workload) -> Cost:
 
 
 def estimate_report(work: Workload) -> Cost:
-    return Cost(work.timed.start + 3, 10**6)
+    return Cost(3, 10**6)
 
 
 # All stages of dvc.yaml but `check`, which takes no time.

@@ -11,7 +11,7 @@ from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
-from thaw.depth.arms import EPOCHS, WARMUP, keep_better
+from thaw.depth.arms import WARMUP, count_epochs, keep_better
 from thaw.depth.judge import Ranking, rank
 from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
 from thaw.depth.words import name_depth
@@ -98,8 +98,11 @@ class Race:
         self.labels = np.concatenate([labels[s] for s in TRAINED])
         self.first = len(labels["train"])
         self.folds = make_folds(dataset, labels, p.seed)
-        judge = "folds" if len(self.folds) > 1 else "validation"
-        self.epochs = EPOCHS[judge]
+        self.epochs = count_epochs(
+            len(self.folds),
+            min(len(fold.trained) for fold in self.folds),
+            p.finetune.batch_size,
+        )
         self.views = min(features.views, max(self.epochs))
         self._heads: dict[int, keras.Model] = {}  # by first row that judges
         # Likewise, the loss at which a training that starts there is lost.
