@@ -11,7 +11,7 @@ from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
-from thaw.depth.arms import WARMUP, count_epochs, keep_better
+from thaw.depth.arms import SLOWER, WARMUP, count_epochs, keep_better
 from thaw.depth.judge import Ranking, rank
 from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
 from thaw.depth.words import name_depth
@@ -103,6 +103,7 @@ class Race:
             min(len(fold.trained) for fold in self.folds),
             p.finetune.batch_size,
         )
+        self.learning_rate = p.finetune.learning_rate / SLOWER
         self.views = min(features.views, max(self.epochs))
         self._heads: dict[int, keras.Model] = {}  # by first row that judges
         # Likewise, the loss at which a training that starts there is lost.
@@ -219,7 +220,7 @@ class Race:
             min(rates),
             sum(known) / len(known) if known else None,
         )
-        low = 0 < result.learning_rate < self.p.finetune.learning_rate
+        low = 0 < result.learning_rate < self.learning_rate
         at = f" at a rate of {result.learning_rate:g}" if low else ""
         say(
             f"{name_depth(blocks)}, {epochs} epochs{at}: loss "
@@ -270,6 +271,7 @@ class Race:
         if epochs:
             recipe = replace(
                 Recipe.read_finetune(finetune),
+                learning_rate=self.learning_rate,
                 epochs=epochs,
                 warmup_epochs=WARMUP * epochs,
                 highest_loss=self._highest_loss[int(fold.judged[0])],
