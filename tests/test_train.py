@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -294,7 +295,8 @@ def test_a_run_without_any_finite_loss_is_lost(b0, tmp_path):
     assert "try head.learning_rate=1e+37" in training.advice
 
 
-def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path):
+def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path, monkeypatch):
+    monkeypatch.setattr("thaw.train.loop.STEPS_BEYOND", 0)
     plan, model, batches = make_training(b0, 1)
     suffix = get_part(model, plan.cut, LOGITS)
     before = suffix.get_weights()
@@ -306,6 +308,29 @@ def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path):
     assert len(training.curves) == 1
     for a, b in zip(before, suffix.get_weights(), strict=True):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "losses", "lost"),
+    [
+        (9, [2.0, 2.0, 0.5, 2.0, 2.0], False),  # it comes back
+        (9, [2.0, 2.0, 2.0], True),
+        (3, [0.5, 0.5, 2.0], True),  # it can't any more
+        (9, [math.nan], True),
+    ],
+)
+def test_a_training_is_lost_where_it_stays_beyond_the_limit(
+    epochs, losses, lost, monkeypatch
+):
+    scored = Validation(None, first=1, patience=2)
+    scored.highest_loss = 1.0
+    scored.set_params({"epochs": epochs})
+    scored.set_model(model := SimpleNamespace())
+    for epoch, loss in enumerate(losses):
+        scores = score(0.5, loss, loss=loss, temperature=1.0)
+        monkeypatch.setattr(scored, "measure", lambda scores=scores: scores)
+        scored.on_epoch_end(epoch, {})
+    assert model.stop_training == scored.lost == lost
 
 
 def test_a_lost_training_starts_again_at_a_lower_rate(
@@ -327,10 +352,10 @@ def test_a_lost_training_starts_again_at_a_lower_rate(
     assert at_once.epochs == 2 and not at_once.lost
     capsys.readouterr()
 
-    scores[:] = [start, lost, start, fine]
+    scores[:] = [start, fine, lost, start, fine]
     with pytest.raises(IndexError):
         train_blocks(tmp_path / "cut", high)
-    assert "lost in epoch 1, at a rate of 0.09" in capsys.readouterr().out
+    assert "lost in epoch 2, at a rate of 0.09" in capsys.readouterr().out
     scores[:] = [fine]
     weights, training = train_blocks(tmp_path / "cut", high)
     assert not scores
@@ -494,8 +519,9 @@ def test_a_finished_training_is_not_done_again(tmp_path, capsys):
     assert all(map(np.array_equal, whole, again))
 
 
-def test_a_diverged_training_is_not_resumed(tmp_path, capsys):
+def test_a_diverged_training_is_not_resumed(tmp_path, capsys, monkeypatch):
     """A run cut off after its last epoch does not train again."""
+    monkeypatch.setattr("thaw.train.loop.STEPS_BEYOND", 0)
     options = {"from_trained": True, "learning_rate": 1e4}
     whole, curves = train(tmp_path / "a", **options)
     assert len(curves) == 1

@@ -23,24 +23,29 @@ class Validation(keras.callbacks.Callback):
     Args:
         batches: the validation images.
         first: the first epoch that is scored, counted from 1.
+        patience: epochs in a row that may end beyond `highest_loss`, but for
+            the last one.
 
     Attributes:
-        highest_loss: training ends when the calibrated validation loss passes
-            this: not the loss as it is, which a few wrong predictions of great
-            confidence may double in an epoch from which training recovers.
+        highest_loss: training ends when the calibrated validation loss stays
+            beyond this: not the loss as it is, which a few wrong predictions of
+            great confidence may double in an epoch from which training
+            recovers.
+        beyond: epochs in a row that ended there.
         scores: those of the last epoch, by `score_logits`.
         logits: what they were measured on, (n, classes); None where this run
             measured nothing.
-        lost: whether the last epoch's loss passed `highest_loss`, or no longer
+        lost: whether training ended there, or the last epoch's loss no longer
             was a number.
     """
 
-    def __init__(self, batches: Batches, first: int = 1):
+    def __init__(self, batches: Batches, first: int, patience: int):
         super().__init__()
-        self.batches, self.first = batches, first
+        self.batches, self.first, self.patience = batches, first, patience
         self.highest_loss = math.inf
         self.scores: dict[str, float] = {}
         self.logits: np.ndarray | None = None
+        self.beyond = 0
         self.lost = False
 
     def predict(self) -> np.ndarray:
@@ -56,9 +61,11 @@ class Validation(keras.callbacks.Callback):
             return
         self.scores = self.measure()
         logs.update({f"val_{key}": x for key, x in self.scores.items()})
-        loss = self.scores["calibrated_loss"]
         finite = math.isfinite(self.scores["loss"])
-        self.lost = not finite or loss > self.highest_loss
+        far = self.scores["calibrated_loss"] > self.highest_loss
+        self.beyond = self.beyond + 1 if far else 0
+        last = epoch + 1 == self.params["epochs"]
+        self.lost = not finite or self.beyond > (0 if last else self.patience)
         self.model.stop_training = self.lost
 
 
@@ -120,6 +127,7 @@ class Keeper(keras.callbacks.Callback):
             "start": self.start,
             "curves": self.curves,
             "scores": self.validation.scores,
+            "beyond": self.validation.beyond,
             "lost": self.validation.lost,
         }
         variables = [variable.numpy() for variable in self.list_variables()]
@@ -132,6 +140,7 @@ class Keeper(keras.callbacks.Callback):
             variable.assign(value)
         self.start, self.curves = about["start"], about["curves"]
         self.validation.scores = about["scores"]
+        self.validation.beyond = about["beyond"]
         self.validation.lost = about["lost"]
 
 

@@ -25,6 +25,11 @@ from thaw.train.recipe import Recipe, train_in_bfloat16, weigh_classes
 # A lost training of thawed blocks starts again, once, at its rate over this.
 SLOWER = 3
 
+# Steps after which a training comes back from beyond the limit. Of 240
+# photographs these are many epochs: eight blocks of B4 were there for 36 steps,
+# and ended far better than they began.
+STEPS_BEYOND = 64
+
 
 @dataclass(frozen=True)
 class Training:
@@ -36,8 +41,7 @@ class Training:
         logits: of these weights on validation, (n, classes).
         start: the scores of the start; None where it is random or unknown.
         learning_rate: the highest that it had.
-        lost: whether its last epoch left no finite loss, or one beyond the
-            limit.
+        lost: whether it was given up, or ended beyond the limit: `Validation`.
         advice: a sentence on what to try next, or None.
         curves: losses and accuracies, a row an epoch.
     """
@@ -110,7 +114,11 @@ def train_model(
     begun = model.get_weights()
     layers, model = model.layers, distribute_model(model)
     compile_model(model, layers, recipe, train.steps)
-    scored = Validation(validation, recipe.epochs if quiet else 1)
+    scored = Validation(
+        validation,
+        first=recipe.epochs if quiet else 1,
+        patience=STEPS_BEYOND // train.steps,
+    )
     scored.set_model(model)
     keeper = Keeper(checkpoint, scored, layers)
     keeper.set_model(model)
