@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import accuracy, engine, memory, recipe, suffix
 from benchmarks.project import ROOT
+from thaw.run.environment import get_processor
 
 PARTS = {
     "recipe": recipe.measure,
@@ -22,14 +23,6 @@ PARTS = {
     "memory": memory.measure,
     "accuracy": accuracy.measure,
 }
-
-
-def read_processor() -> str:
-    """Its name, where Linux tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(": ")[1] for line in lines if "model name" in line]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:
@@ -52,7 +45,7 @@ def main() -> None:
     options.weights = options.weights.resolve()
     names = ("tensorflow", "keras", "openvino", "dvc")
     print(
-        f"{read_processor()}, {os.cpu_count()} cores, Python "
+        f"{get_processor()}, {os.cpu_count()} cores, Python "
         f"{platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in names)
         + f"; {options.data.name}, {options.image_size} px, medians of "

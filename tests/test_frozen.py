@@ -83,6 +83,18 @@ def test_the_frozen_network_agrees_with_keras(b0, precision):
         assert error < limit
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_the_faster_precision(fast, monkeypatch):
+    monkeypatch.setattr("thaw.frozen.openvino.has_fast_bfloat16", lambda: fast)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    network = freeze_model(model, "auto", "float32")
+    has_both = len(network.precisions) == 2  # the processor's
+    auto = "bfloat16" if fast and has_both else "float32"
+    assert network.precision == auto
+    network.check_precision("float32", *["bfloat16"] * has_both)
+
+
 def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
     network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
     (whole,) = predict(network, IMAGES)

@@ -43,8 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--precision",
         choices=["float32", "bfloat16", "auto"],
         default="float32",
-        help="float32 is what the scores are of; bfloat16 is faster on "
-        "processors that have it",
+        help="float32 is what the scores are of; auto is bfloat16 where the "
+        "processor is faster in it",
     )
 
     compare = commands.add_parser(

@@ -180,8 +180,7 @@ def freeze_model(
 
     Args:
         model: a functional model of one input.
-        precision: "float32", "bfloat16" or "auto", bfloat16 where the
-            engine and the processor have it.
+        precision: "float32", "bfloat16" or "auto", the faster one here.
         dtype: of the input; the network converts it to float32.
         asked_as: where a user says the precision.
 

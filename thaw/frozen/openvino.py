@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 
 from thaw.frozen.network import Span
+from thaw.run.environment import has_fast_bfloat16
 from thaw.run.threads import count_cores
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class OpenVINOEngine:
         self._core = openvino.Core()
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precisions = ["float32"] + ["bfloat16"] * ("BF16" in able)
+        self.precisions = ["float32"]
+        if "BF16" in able:
+            self.precisions.insert(int(has_fast_bfloat16()), "bfloat16")
         self.threads = threads or count_cores()
         self._network = network
         self._queues: dict[str, openvino.AsyncInferQueue] = {}

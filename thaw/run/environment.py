@@ -9,6 +9,8 @@ from pathlib import Path
 
 from thaw.run.threads import count_cores
 
+CPUINFO = Path("/proc/cpuinfo")
+
 # Those whose version may change a digit; with those of another backend.
 PACKAGES = (
     "keras",
@@ -52,9 +54,27 @@ def find_backend() -> str:
 
 def get_processor() -> str:
     """The name that its maker gave it."""
-    about = Path("/proc/cpuinfo")
-    if about.exists():
-        for line in about.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    name = read_processor().get("model name")
+    return name or platform.processor() or platform.machine()
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether networks run faster in bfloat16 than in float32 here.
+
+    They do with AMX, and with AVX512-BF16 on processors of AMD. On those of
+    Intel AVX512-BF16 alone takes a third longer than float32, and OpenVINO
+    simulates bfloat16 where a processor has neither.
+    """
+    about = read_processor()
+    flags = about.get("flags", "").split()
+    by_amd = about.get("vendor_id") == "AuthenticAMD"
+    return "amx_bf16" in flags or (by_amd and "avx512_bf16" in flags)
+
+
+def read_processor() -> dict[str, str]:
+    """What Linux tells of the first processor; nothing on other systems."""
+    if not CPUINFO.exists():
+        return {}
+    first, _, _ = CPUINFO.read_text().partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
