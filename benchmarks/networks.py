@@ -92,6 +92,7 @@ def measure_memory(name: str, count: int) -> float:
                 },
                 "backbone": {"name": name, "weights": None},
                 "extract": {"views": 1},
+                "finetune": {"views": 1},
             }
         )
         write_photographs(project.folder / "data/raw", count)
