@@ -17,6 +17,7 @@ from thaw.errors import InputError
 from thaw.files.arrays import create_array
 from thaw.frozen.keras import KerasEngine
 from thaw.frozen.network import FrozenNetwork, freeze_model, unpack_network
+from thaw.frozen.openvino import has_fast_bfloat16
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras
 from thaw.network.head import build_head, join_head
@@ -24,6 +25,7 @@ from thaw.network.parts import get_part
 from thaw.network.thawing import find_tap, make_plan
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.run.environment import get_processor
 
 RNG = np.random.default_rng(0)
 
@@ -81,6 +83,34 @@ def test_the_frozen_network_agrees_with_keras(b0, precision):
         assert got.shape == want.shape
         error = np.linalg.norm(got - want) / np.linalg.norm(want)
         assert error < limit
+
+
+@pytest.mark.parametrize(
+    ("maker", "flags", "fast"),
+    [
+        ("GenuineIntel", "avx512_bf16 amx_bf16", True),
+        ("GenuineIntel", "avx512_bf16 avx512_fp16", False),
+        ("AuthenticAMD", "avx512_bf16", True),
+        ("AuthenticAMD", "avx512f", False),
+    ],
+)
+def test_bfloat16_is_fast_with_amx_or_on_amd(
+    maker, flags, fast, tmp_path, monkeypatch
+):
+    cpuinfo = tmp_path / "cpuinfo"
+    one = (
+        f"vendor_id\t: {maker}\nmodel name\t: One: a\nflags\t\t: fpu {flags}\n"
+    )
+    cpuinfo.write_text(f"{one}\n{one.replace('One', 'Two')}\n")
+    monkeypatch.setattr("thaw.run.environment.CPUINFO", cpuinfo)
+    assert has_fast_bfloat16() is fast
+    assert get_processor() == "One: a"
+
+
+def test_without_cpuinfo_bfloat16_is_not_fast(tmp_path, monkeypatch):
+    monkeypatch.setattr("thaw.run.environment.CPUINFO", tmp_path / "none")
+    assert not has_fast_bfloat16()
+    assert get_processor()
 
 
 @pytest.mark.parametrize("fast", [True, False])

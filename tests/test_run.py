@@ -22,12 +22,7 @@ from thaw.network.backend import keras
 from thaw.run import process
 from thaw.run.checkpoints import identify, make_key, open_checkpoint
 from thaw.run.console import progress
-from thaw.run.environment import (
-    describe_environment,
-    find_backend,
-    get_processor,
-    has_fast_bfloat16,
-)
+from thaw.run.environment import describe_environment, find_backend
 from thaw.run.tracking import check_untracked
 
 
@@ -57,34 +52,6 @@ def test_programs_between_dvc_and_a_stage_are_watched(monkeypatch):
         assert process.find_starters() == []
         monkeypatch.setenv("DVC_STAGE", "head")
         assert process.find_starters() == watched
-
-
-@pytest.mark.parametrize(
-    ("maker", "flags", "fast"),
-    [
-        ("GenuineIntel", "avx512_bf16 amx_bf16", True),
-        ("GenuineIntel", "avx512_bf16 avx512_fp16", False),
-        ("AuthenticAMD", "avx512_bf16", True),
-        ("AuthenticAMD", "avx512f", False),
-    ],
-)
-def test_bfloat16_is_fast_with_amx_or_on_amd(
-    maker, flags, fast, tmp_path, monkeypatch
-):
-    cpuinfo = tmp_path / "cpuinfo"
-    one = (
-        f"vendor_id\t: {maker}\nmodel name\t: One: a\nflags\t\t: fpu {flags}\n"
-    )
-    cpuinfo.write_text(f"{one}\n{one.replace('One', 'Two')}\n")
-    monkeypatch.setattr("thaw.run.environment.CPUINFO", cpuinfo)
-    assert has_fast_bfloat16() is fast
-    assert get_processor() == "One: a"
-
-
-def test_without_cpuinfo_bfloat16_is_not_fast(tmp_path, monkeypatch):
-    monkeypatch.setattr("thaw.run.environment.CPUINFO", tmp_path / "none")
-    assert not has_fast_bfloat16()
-    assert get_processor()
 
 
 @pytest.mark.scale

@@ -58,19 +58,6 @@ def get_processor() -> str:
     return name or platform.processor() or platform.machine()
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether networks run faster in bfloat16 than in float32 here.
-
-    They do with AMX, and with AVX512-BF16 on processors of AMD. On those of
-    Intel AVX512-BF16 alone takes a third longer than float32, and OpenVINO
-    simulates bfloat16 where a processor has neither.
-    """
-    about = read_processor()
-    flags = about.get("flags", "").split()
-    by_amd = about.get("vendor_id") == "AuthenticAMD"
-    return "amx_bf16" in flags or (by_amd and "avx512_bf16" in flags)
-
-
 def read_processor() -> dict[str, str]:
     """What Linux tells of the first processor; nothing on other systems."""
     if not CPUINFO.exists():
