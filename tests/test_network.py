@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import platform
 import zipfile
 
 import numpy as np
@@ -201,6 +202,20 @@ def test_keras_imports_neither_matplotlib_nor_sklearn():
         "import matplotlib, sklearn"
     )
     run_python(code)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86 alone")
+@pytest.mark.parametrize("asked", [None, "0"])
+def test_tensorflow_computes_with_onednn_unless_told_not_to(monkeypatch, asked):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if asked:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", asked)
+    run_python(
+        "import thaw.network.backend; "
+        "from tensorflow.python.util import _pywrap_util_port as port; "
+        f"assert port.IsMklEnabled() is {asked is None}"
+    )
 
 
 @pytest.mark.parametrize("blocks", [1, *slow(5, "all")])
