@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.memory import write_photographs
-from benchmarks.project import ROOT, Project
+from benchmarks.project import ROOT, Project, read_stages
 from thaw.files.atomic import measure_size
 from thaw.run.environment import describe_environment
 
 FIGURES = ROOT / "docs/scale.json"
 COUNTS = (500, 2500)
 IMAGE_SIZE, VIEWS = 224, 4
-STAGES = ["prepare", "extract", "head", "prefix", "finetune", "evaluate"]
+STAGES = read_stages("dvc.yaml")[1:]  # all but check, which takes no time
+SPREAD = ("extract", "head", "prefix", "finetune")  # the others run on one node
 
 # What a stage keeps on disk.
 OUTS = {
@@ -31,7 +32,7 @@ OUTS = {
     "pooled": "data/features/avg_pool",
     "prefix": "data/activations",
 }
-EPOCHS = {"head": 25, "finetune": 10}  # of the tables in docs/scale.md
+EPOCHS, BLOCKS = {"head": 25, "finetune": 10}, 1
 
 IMAGES = (10**4, 10**6, 10**8)
 NODES = (1, 8, 64)
@@ -67,13 +68,13 @@ def measure() -> dict:
             project = Project.create(Path(folder, "project"))
             project.set({"prepare": {"source": "folder"}})
             project.set({"extract": {"views": VIEWS}})
+            project.set({"finetune": {"views": VIEWS, "blocks": BLOCKS}})
+            project.set({name: {"epochs": n} for name, n in EPOCHS.items()})
             weights = next(ROOT.glob("weights/*.h5"))
             project.use(photographs, weights, IMAGE_SIZE)
             project.repro("check")
             seconds, kept = {}, {}
             for stage in STAGES:
-                if stage == "prefix":
-                    project.repro("depth")  # which it needs
                 seconds[stage] = project.time_repro("--single-item", stage)
             for stage, out in OUTS.items():
                 kept[stage] = measure_size(project.folder / out)
@@ -135,9 +136,12 @@ def count_traffic(figures: dict) -> dict[str, dict[str, float]]:
             "back": features,
         },
         "head": {"read": EPOCHS["head"] * seen * pooled},
+        "audit": {"read": pooled},
+        "depth": {},
         "prefix": {"read": tap, "written": cut, "sent": tap, "back": cut},
         "finetune": {"read": EPOCHS["finetune"] * seen * cut / views},
         "evaluate": {"read": share["test"] * (pixels + pooled)},
+        "report": {},
     }
 
 
@@ -147,15 +151,14 @@ def predict_costs(
     """Seconds of each stage, by what they are spent on at the same time."""
     costs = {}
     for stage, traffic in count_traffic(figures).items():
-        spread = stage not in ("prepare", "evaluate")  # those run on one node
-        workers = nodes if spread else 1
+        workers = nodes if stage in SPREAD else 1
         faster = NODE.cores / figures["cores"] * workers
         costs[stage] = {
             f"processors of {workers} node" + "s" * (workers > 1): images
             * figures["seconds_per_image"][stage]
             / faster,
             "one disk": images
-            * (traffic["read"] + traffic.get("written", 0))
+            * (traffic.get("read", 0) + traffic.get("written", 0))
             / NODE.disk,
         }
         if nodes > 1 and "sent" in traffic:
