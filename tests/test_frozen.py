@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
+import openvino
 import pytest
 from conftest import slow
 from networks import as_list
@@ -28,6 +29,17 @@ from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.run.environment import get_processor
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def skips_without_bfloat16(request):
+    """Of a test by precision: processors with AVX2 alone have float32 alone."""
+    capabilities = openvino.Core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    )
+    asked = request.getfixturevalue("precision")
+    if asked == "bfloat16" and "BF16" not in capabilities:
+        pytest.skip("this processor has no bfloat16")
 
 
 def run_at(network, images, precision):
@@ -69,6 +81,7 @@ def predict(network, inputs):
     return outs
 
 
+@pytest.mark.usefixtures("skips_without_bfloat16")
 @pytest.mark.parametrize("precision", ["float32", *slow("bfloat16")])
 def test_the_frozen_network_agrees_with_keras(b0, precision):
     tap = find_tap(b0)
@@ -145,6 +158,7 @@ def test_two_threads_may_run_the_frozen_network_at_once(b0):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("skips_without_bfloat16")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_kept_activations_give_the_logits_of_the_images(b0, precision):
     model = join_head(b0, build_head(1280, 3, dropout=0.2))
