@@ -63,7 +63,7 @@ def use_onednn() -> None:
     alone thawed blocks train 1.3 to 1.9 times as fast: docs/benchmarks.md. The
     user's own TF_ENABLE_ONEDNN_OPTS goes first.
     """
-    if platform.machine() in ("x86_64", "AMD64"):
+    if platform.machine() == "x86_64":
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
