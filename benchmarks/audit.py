@@ -18,8 +18,9 @@ import numpy as np
 from benchmarks.claims.lab import SETS, SPLITS, Lab
 from benchmarks.project import ROOT
 from thaw.audit.neighbours import MOST_ASKED, find_neighbours
-from thaw.audit.opinions import Labels, Opinions, judge_labels
+from thaw.audit.opinions import Opinions, judge_labels
 from thaw.data.folds import join_pictures
+from thaw.network.rounds import Labels
 from thaw.run.efficientnet import POOLED
 
 SIZES = {"clothing": 224, "traffic-signs": 128, "sign-digits": 128}

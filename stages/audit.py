@@ -3,14 +3,15 @@
 import numpy as np
 
 from thaw.audit.neighbours import MOST_ASKED, find_neighbours
-from thaw.audit.opinions import Labels, judge_labels
+from thaw.audit.opinions import judge_labels
 from thaw.audit.table import COLUMNS, count_doubts, write_audit
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
-from thaw.data.folds import join_pictures
+from thaw.data.folds import find_sets
 from thaw.data.splits import SPLITS
 from thaw.files.tables import write_table
 from thaw.files.text import write_json
+from thaw.network.rounds import Labels
 from thaw.run import params
 from thaw.run.console import format_count, run_stage, say, say_wrote
 from thaw.run.efficientnet import POOLED
@@ -45,10 +46,7 @@ def audit_labels(folds: int) -> dict:
     ]
     labels = Labels(
         np.concatenate([features.open_labels(split) for split in SPLITS]),
-        join_pictures(
-            [entry["group"] for entry in index],
-            [entry["copies"] for entry in index],
-        ),
+        find_sets(index),
         np.array([entry["split"] == "test" for entry in index]),
         len(features.classes),
     )

@@ -1,10 +1,12 @@
 """A head of our own on the frozen features, at a large rate."""
 
 from thaw.data.activations import Features
+from thaw.data.dataset import Dataset
+from thaw.data.folds import find_sets
 from thaw.data.splits import TRAINED
 from thaw.errors import InputError
 from thaw.network.backend import make_deterministic
-from thaw.network.head import build_head, standardize_head
+from thaw.network.head import build_head, start_head
 from thaw.network.model_file import ModelInfo, save_model
 from thaw.network.parts import get_part
 from thaw.run import params
@@ -18,6 +20,7 @@ from thaw.train.loop import train_model
 from thaw.train.recipe import Recipe
 from thaw.train.results import describe_results, write_results
 
+PREPARED = "data/prepared"
 FEATURES = "data/features"
 HEAD = "models/head.keras"
 METRICS = "metrics/head.json"
@@ -41,7 +44,12 @@ def main() -> None:
     )
     make_deterministic(p.seed)
     head = build_head(features.size, len(features.classes), p.head.dropout)
-    standardize_head(head, features.open_views(POOLED, "train"))
+    start_head(
+        head,
+        features.open_views(POOLED, "train"),
+        train.labels,
+        find_sets(Dataset(PREPARED).read_index("train")),
+    )
     model = get_part(head, POOLED, LOGITS)
     recipe = Recipe.read("head", p.head)
     with open_checkpoint() as checkpoint:

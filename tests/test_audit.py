@@ -12,12 +12,13 @@ from scipy.special import softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from stages import audit as stage
-from thaw.audit.discriminant import SHRINKAGE, Moments, fit_discriminant
 from thaw.audit.neighbours import VOTERS, find_neighbours
-from thaw.audit.opinions import Labels, Opinions, judge_labels
-from thaw.audit.rows import BLOCK, gather_rows, iterate_blocks
+from thaw.audit.opinions import Opinions, judge_labels
 from thaw.audit.table import COLUMNS, count_doubts, write_audit
 from thaw.data.folds import deal_folds, join_pictures
+from thaw.data.rows import BLOCK, gather_rows, iterate_blocks
+from thaw.network.discriminant import SHRINKAGE, Moments, fit_discriminant
+from thaw.network.rounds import Labels
 from thaw.report.doubts import explain, read_doubts
 
 RNG = np.random.default_rng(3)
@@ -214,7 +215,7 @@ def find_slowly(features, labels, row, suggested):
 
 
 def test_neighbours_are_those_of_a_slow_search(monkeypatch):
-    monkeypatch.setattr("thaw.audit.rows.BLOCK", 16)
+    monkeypatch.setattr("thaw.data.rows.BLOCK", 16)
     features, given = draw(20, seed=4)
     features += RNG.normal(0, 3, features.shape).astype(np.float32)
     labels = make_labels(given, np.arange(80) >= 60, np.arange(80) // 2)

@@ -19,8 +19,14 @@ from thaw.evaluate.scores import (
 )
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
+from thaw.network.discriminant import Moments, fit_discriminant
 from thaw.network.folding import fold_normalization
-from thaw.network.head import build_head, join_head, standardize_head
+from thaw.network.head import (
+    build_head,
+    join_head,
+    standardize_head,
+    start_head,
+)
 from thaw.network.model_file import load_model, save_model
 from thaw.network.parts import get_part
 from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP
@@ -283,6 +289,62 @@ def test_a_head_starts_from_the_features_as_they_are():
     expected = everything - everything.mean(axis=0)
     expected /= np.sqrt(everything.var(axis=0) + layer.epsilon)
     np.testing.assert_allclose(normalized, expected, atol=1e-3)
+
+
+def start_logits(features, labels, sets, classes=3):
+    """Logits (n, classes) of a head that was started and not trained."""
+    head = build_head(features.shape[1], classes, dropout=0.5)
+    start_head(head, [features, features + 1], labels, sets)
+    return get_part(head, POOLED, LOGITS).predict(features, verbose=0)
+
+
+def make_classes(images, spread):
+    """Features (n, 8) of three classes, and their labels."""
+    labels = np.arange(images) % 3
+    rng = np.random.default_rng(4)
+    means = spread * rng.normal(size=(3, 8))
+    features = means[labels] + rng.normal(size=(images, 8))
+    return features.astype(np.float32), labels
+
+
+def test_a_head_starts_with_discriminants_at_their_temperature():
+    features, labels = make_classes(90, spread=0.5)
+    logits = start_logits(features, labels, np.arange(90))
+    moments = Moments.zero(3, 8)
+    moments.add(features, labels)
+    expected = fit_discriminant(moments).score(features)
+    temperature = np.sum(expected * logits) / np.sum(logits**2)
+    np.testing.assert_allclose(logits * temperature, expected, atol=1e-3)
+    held_out = np.zeros((90, 3))
+    for fold in range(5):
+        rest = Moments.zero(3, 8)
+        kept = np.arange(90) % 5 != fold
+        rest.add(features[kept], labels[kept])
+        held_out[~kept] = fit_discriminant(rest).score(features[~kept])
+    # Dealt otherwise, the folds agree on little more than this.
+    assert temperature == pytest.approx(
+        fit_temperature(held_out, labels), rel=0.3
+    )
+
+
+def test_copies_make_no_head_certain():
+    """Each image lies there twice; the labels are drawn at random."""
+    rng = np.random.default_rng(1)
+    features = np.repeat(rng.normal(size=(60, 20)), 2, axis=0)
+    labels = np.repeat(rng.integers(3, size=60), 2)
+    alone, together = (
+        start_logits(features.astype(np.float32), labels, sets).std()
+        for sets in (np.arange(120), np.arange(120) // 2)
+    )
+    assert together < 0.5 * alone
+
+
+@pytest.mark.parametrize("sets", [np.arange(30), np.zeros(30, int)])
+def test_a_head_starts_where_there_is_little_to_start_from(sets):
+    features, labels = make_classes(30, spread=3)
+    logits = start_logits(features, labels, sets, classes=4)
+    assert np.isfinite(logits).all()
+    assert np.mean(logits.argmax(axis=1) == labels) > 0.9
 
 
 @pytest.mark.slow

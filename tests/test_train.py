@@ -480,17 +480,35 @@ def train(folder, learning_rate=0.05, rows=40, **options):
         model,
         batches[3],
         batches[None],
-        Recipe("head", epochs=6, learning_rate=learning_rate, **options),
+        Recipe("head", 6, learning_rate, **options),
         Checkpoint(folder),
     )
     return model.get_weights(), training.curves
 
 
-@pytest.mark.parametrize("from_trained", [False, *slow(True)])
+def test_l2_holds_the_weights_at_their_start(tmp_path):
+    start, *moved = (
+        train(tmp_path / name, learning_rate=rate, l2=l2)[0][-2]
+        for name, rate, l2 in [
+            ("start", 1e-12, 0.0),
+            ("free", 0.05, 0.0),
+            ("held", 0.05, 1.0),
+            ("bound", 0.05, 100.0),
+        ]
+    )
+    free, held, bound = (np.linalg.norm(x - start) for x in moved)
+    assert np.linalg.norm(start) > 0.5  # zero is elsewhere
+    assert bound < 0.1 * held and held < 0.5 * free
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"l2": 0.1}, *slow({"from_trained": True})],
+)
 def test_a_resumed_training_equals_an_uninterrupted_one(
-    tmp_path, monkeypatch, capsys, from_trained
+    tmp_path, monkeypatch, capsys, options
 ):
-    whole, curves = train(tmp_path / "whole", from_trained=from_trained)
+    whole, curves = train(tmp_path / "whole", **options)
     said = Narrator.on_epoch_end
 
     def cut_off(self, epoch, logs=None):
@@ -500,9 +518,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Narrator, "on_epoch_end", cut_off)
-        train(tmp_path / "cut", from_trained=from_trained)
+        train(tmp_path / "cut", **options)
     capsys.readouterr()
-    resumed, curves_of_both = train(tmp_path / "cut", from_trained=from_trained)
+    resumed, curves_of_both = train(tmp_path / "cut", **options)
     said = capsys.readouterr().out
     assert "3 of 6 epochs are done" in said and said.count("epoch  ") == 3
     assert curves_of_both == curves

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.project import Project
 from thaw.data.activations import KeptViews
 from thaw.data.dataset import Dataset
+from thaw.data.folds import find_sets
 from thaw.data.splits import count_views
 from thaw.data.views import gather_views
 from thaw.files.arrays import create_array
@@ -27,6 +28,7 @@ from thaw.network.head import (
     join_head,
     seed_dropout,
     standardize_head,
+    start_head,
 )
 from thaw.network.parts import get_part
 from thaw.network.temperature import score_logits
@@ -34,7 +36,7 @@ from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.batches import Batches, feed
-from thaw.train.recipe import Recipe
+from thaw.train.recipe import L2FromStart, Recipe
 
 SPLITS = ("train", "validation", "test")
 
@@ -229,6 +231,7 @@ def fit(
     optimizer: Callable = keras.optimizers.Adam,
     smoothing: float = 0.0,
     mixup: float = 0.0,
+    l2: float = 0.0,
 ) -> dict:
     """Trains activations to logits, as `train_model` does.
 
@@ -244,6 +247,7 @@ def fit(
         mixup: both parameters of the Beta distribution that pairs of
             activations and their labels are mixed by (Zhang et al. 2018,
             arXiv:1710.09412); 0 mixes none.
+        l2: of the last layer, by `L2FromStart`.
 
     Returns:
         Scores before the first epoch and after each, the number of test
@@ -272,6 +276,9 @@ def fit(
         batches = tensorflow.data.Dataset.zip(
             tensorflow.data.Dataset.random(seed), batches
         ).map(lambda number, batch: mix(lab.classes, mixup, number, *batch))
+    if l2:
+        kernel = model.layers[-1].kernel
+        kernel.regularizer = L2FromStart(kernel, l2)
     model.compile(optimizer=optimizer, loss=loss)
     scores = Scores(validation, test)
     average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
@@ -354,16 +361,37 @@ def train_head(
     seed: int,
     views: int = VIEWS,
     gather: dict | None = None,
+    start: str = "random",
     **change,
 ) -> tuple[keras.Model, dict]:
-    """A head by the recipe of params.yaml; its scores."""
-    recipe = lab.params.head.model_dump(exclude={"class_weight"}) | change
+    """A head by the recipe of params.yaml; its scores.
+
+    Args:
+        lab: the set.
+        seed: of all that is drawn.
+        views: of the training images.
+        gather: features other than the set's own.
+        start: of the dense layer: random, without head.l2; "discriminants", as
+            the stage has it.
+        change: of the recipe.
+    """
+    recipe = lab.params.head.model_dump(exclude={"class_weight"})
+    recipe |= {"l2": 0.0} if start == "random" else {}
+    recipe |= change
     dropout = recipe.pop("dropout")
     gather = gather or lab.gather_all(POOLED, views)
     make_deterministic(seed)
     features = gather["train"].arrays[0].shape[1]
     head = build_head(features, lab.classes, dropout)
-    standardize_head(head, gather["train"].arrays)
+    if start == "random":
+        standardize_head(head, gather["train"].arrays)
+    else:
+        start_head(
+            head,
+            gather["train"].arrays,
+            lab.open_labels("train"),
+            find_sets(lab.dataset.read_index("train")),
+        )
     model = get_part(head, POOLED, LOGITS)
     return head, fit(lab, model, gather, views, seed, **recipe)
 

@@ -177,29 +177,38 @@ def estimate_extract(work: Workload) -> Cost:
 
 
 def estimate_head(work: Workload) -> Cost:
+    from thaw.network.head import FOLDS
+
     head = work.p.head
     step, before = work.timed.time_head(
         work.classes, head.dropout, head.batch_size
     )
     steps = head.epochs * math.ceil(work.rows["train"] / head.batch_size)
     built = work.timed.build_head(work.classes, head.dropout)
-    seconds = time_import() + before + steps * step
+    started = time_round(work, work.rows["train"], FOLDS)
+    seconds = time_import() + started + before + steps * step
     return Cost(seconds, 4 * built.count_params())
 
 
 def estimate_audit(work: Workload) -> Cost:
     from thaw.audit.opinions import REPEATS
-    from thaw.run.efficientnet import POOLED
 
-    folds, size = work.p.audit.folds, work.timed.count_values(POOLED)
+    folds = work.p.audit.folds
     if not folds:
         return Cost(0, 0)
     rows = work.count_images(1, SPLITS)
+    return Cost(REPEATS * time_round(work, rows, folds), 300 * rows)
+
+
+def time_round(work: Workload, rows: float, folds: int) -> float:
+    """Seconds of `thaw.network.rounds.fit_round`."""
+    from thaw.run.efficientnet import POOLED
+
+    size = work.timed.count_values(POOLED)
     square = np.ones((size, size))
     product = time_run(lambda: square @ square)
     # Of matrices of that size; a solution takes about what a product does.
-    products = rows / size + folds + 1
-    return Cost(REPEATS * products * product, 300 * rows)
+    return (rows / size + folds + 1) * product
 
 
 def estimate_prefix(work: Workload) -> Cost:

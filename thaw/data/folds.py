@@ -1,8 +1,22 @@
 """Pictures that belong together, dealt to folds as a whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+
+def find_sets(index: Iterable[Mapping[str, str]]) -> np.ndarray:
+    """Numbers sets of pictures that are of one group, or copies.
+
+    Args:
+        index: n rows of `Dataset.read_index`.
+
+    Returns:
+        (n,) int, the set of each picture.
+    """
+    rows = list(index)
+    keys = ([row[key] for row in rows] for key in ("group", "copies"))
+    return join_pictures(*keys)
 
 
 def join_pictures(*keys: Sequence[str]) -> np.ndarray:

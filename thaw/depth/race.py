@@ -9,6 +9,7 @@ import numpy as np
 
 from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
+from thaw.data.folds import find_sets
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.depth.arms import SLOWER, WARMUP, count_epochs, keep_better
@@ -24,7 +25,7 @@ from thaw.network.head import (
     build_head,
     join_head,
     seed_dropout,
-    standardize_head,
+    start_head,
 )
 from thaw.network.model_file import load_model
 from thaw.network.parts import get_part
@@ -306,12 +307,17 @@ class Race:
         )
         trained, judged = self.open_batches(pooled, fold, settings.batch_size)
         rows = np.arange(len(fold.trained))
-        standardize_head(
+        index = [
+            row for split in TRAINED for row in self.dataset.read_index(split)
+        ]
+        start_head(
             head,
             [
                 trained.gather(rows, np.full(len(rows), view))
                 for view in range(self.views)
             ],
+            trained.labels,
+            find_sets(index)[fold.trained],
         )
         train_model(
             get_part(head, POOLED, LOGITS),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thaw.data.dataset import Dataset, Gather
-from thaw.data.folds import deal_folds, join_pictures
+from thaw.data.folds import deal_folds, find_sets
 from thaw.data.splits import TRAINED
 
 # Validation images from which on they alone judge. Fewer are too few: all
@@ -49,11 +49,8 @@ def make_folds(
     if validation >= ENOUGH:
         return [Fold(rows[:train], rows[train:], whole=True)]
     index = [row for split in TRAINED for row in dataset.read_index(split)]
-    sets = join_pictures(
-        [row["group"] for row in index], [row["copies"] for row in index]
-    )
     joined = np.concatenate([labels[split] for split in TRAINED])
-    number = deal_folds(joined, sets, FOLDS, seed)
+    number = deal_folds(joined, find_sets(index), FOLDS, seed)
     return [
         Fold(rows[number != fold], rows[number == fold], whole=False)
         for fold in range(FOLDS)

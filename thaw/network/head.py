@@ -6,12 +6,15 @@ import numpy as np
 
 from thaw.errors import InputError
 from thaw.network.backend import keras
+from thaw.network.rounds import Labels, calibrate_round, fit_round
 from thaw.run.efficientnet import LOGITS, POOLED
 
 # Added to the variance of pooled features, which is small: 0.01 to 0.08 in B4.
 # Without it BatchNormalization makes the faintest features as loud as all
 # others, and 100 photographs teach the head far less.
 EPSILON = 0.1
+
+FOLDS = 5  # of the training images; the temperature of the start is by them
 
 
 def build_head(features: int, classes: int, dropout: float) -> keras.Model:
@@ -39,6 +42,44 @@ def standardize_head(head: keras.Model, views: Sequence[np.ndarray]) -> None:
     normalization = head.get_layer("head_bn")
     normalization.moving_mean.assign(mean)
     normalization.moving_variance.assign(np.maximum(square - mean**2, 0))
+
+
+def start_head(
+    head: keras.Model,
+    views: Sequence[np.ndarray],
+    labels: np.ndarray,
+    sets: np.ndarray,
+) -> None:
+    """Starts a head from sums over the training features.
+
+    BatchNormalization starts as `standardize_head` has it; the dense layer with
+    the linear discriminants of view 0. Their logits are divided by the
+    temperature that suits images which they were not fitted to.
+
+    Args:
+        head: from `build_head`.
+        views: (n, features) each.
+        labels: (n,) int.
+        sets: (n,) int, of images that belong together: `find_sets`.
+    """
+    standardize_head(head, views)
+    normalization = head.get_layer("head_bn")
+    mean = normalization.moving_mean.numpy()
+    variance = normalization.moving_variance.numpy()
+    tested = np.zeros(len(labels), bool)
+    known = Labels(labels, sets, tested, head.output_shape[-1])
+    fitted = fit_round(views[:1], known, FOLDS, seed=0)
+    temperature = calibrate_round(
+        fitted, views[:1], labels, fitted.know(labels)
+    )
+    start = fitted.heads[-1]
+    spread = np.sqrt(variance + normalization.epsilon)
+    bias = start.bias + mean @ start.weights
+    # A class without an image is as likely as the least likely one.
+    bias = np.where(start.known, bias, bias[start.known].min())
+    dense = head.get_layer(LOGITS)
+    dense.kernel.assign(start.weights * spread[:, None] / temperature)
+    dense.bias.assign(bias / temperature)
 
 
 def join_head(backbone: keras.Model, head: keras.Model) -> keras.Model:

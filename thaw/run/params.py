@@ -44,6 +44,7 @@ Views = Annotated[int, whole(1, 1000)]
 Share = Annotated[float, number("over 0 and under 1", gt=0, lt=1)]
 Rate = Annotated[float, number("over 0", gt=0)]
 Dropout = Annotated[float, number("from 0 to under 1", ge=0, lt=1)]
+L2 = Annotated[float, number("0 or more", ge=0)]
 
 
 ClassWeight = Literal["none", "balanced"]
@@ -110,6 +111,7 @@ class Head(Section):
     learning_rate: Rate
     batch_size: Count
     dropout: Dropout
+    l2: L2
     class_weight: ClassWeight
 
 

@@ -20,7 +20,12 @@ from thaw.train.callbacks import (
 )
 from thaw.train.choice import is_better, limit_loss
 from thaw.train.distribution import distribute_model, place_variables
-from thaw.train.recipe import Recipe, train_in_bfloat16, weigh_classes
+from thaw.train.recipe import (
+    L2FromStart,
+    Recipe,
+    train_in_bfloat16,
+    weigh_classes,
+)
 
 # A lost training of thawed blocks starts again, once, at its rate over this.
 SLOWER = 3
@@ -191,6 +196,9 @@ def compile_model(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    if recipe.l2:
+        kernel = layers[-1].kernel
+        kernel.regularizer = L2FromStart(kernel, recipe.l2)
     model.optimizer.build(model.trainable_variables)
     # So are those of the metrics: TensorFlow traces a step that makes variables
     # twice.

@@ -31,6 +31,7 @@ class Recipe:
         highest_loss: the calibrated validation loss beyond which a training
             is lost; `limit_loss` of the start where `from_trained`.
         mixed_precision: train all but the last layer in bfloat16.
+        l2: of the last layer's weights, by `L2FromStart`.
     """
 
     section: str
@@ -42,6 +43,7 @@ class Recipe:
     from_trained: bool = False
     highest_loss: float = math.inf
     mixed_precision: bool = False
+    l2: float = 0.0
 
     @classmethod
     def read_finetune(cls, values: BaseModel, **more: Any) -> "Recipe":
@@ -81,6 +83,20 @@ class Recipe:
             warmup_target=self.learning_rate if warmup else None,
             warmup_steps=warmup,
         )
+
+
+class L2FromStart(keras.regularizers.Regularizer):
+    """The squared distance of weights from what they are now, times `l2`.
+
+    L2-SP of Li et al., Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks, arXiv:1802.01483.
+    """
+
+    def __init__(self, weights: keras.Variable, l2: float):
+        self.start, self.l2 = weights.numpy(), l2
+
+    def __call__(self, x):
+        return self.l2 * keras.ops.sum(keras.ops.square(x - self.start))
 
 
 def weigh_classes(labels: np.ndarray, class_weight: str) -> dict | None:

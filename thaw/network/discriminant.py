@@ -106,7 +106,7 @@ def fit_discriminant(moments: Moments) -> Discriminant:
     """
     from scipy.linalg import solve
 
-    counts, total = moments.counts, moments.counts.sum()
+    counts, total = moments.counts, max(moments.counts.sum(), 1)
     means = moments.sums / np.maximum(counts, 1)[:, None]
     within = (moments.products - moments.sums.T @ means) / total
     square = np.diag(moments.products) / total
