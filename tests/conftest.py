@@ -87,7 +87,8 @@ def fresh_project(tmp_path_factory) -> Project:
         extract__views=2,
         # A poor head, so that fine-tuning has something to add.
         head__epochs=1,
-        head__learning_rate=0.0001,
+        head__learning_rate=1.0,
+        head__l2=0.0,
         finetune__blocks=1,
         finetune__views=2,
         finetune__epochs=2,
