@@ -47,6 +47,8 @@ def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
     project = reproduced.copy(tmp_path / "project")
     project.set(
         head__batch_size=5,
+        head__learning_rate=0.01,
+        head__l2=0.015,
         head__class_weight="balanced",
         finetune__batch_size=7,
         finetune__epochs=1,
