@@ -76,7 +76,7 @@ def test_two_processes_train_what_one_does(reproduced, tmp_path, options):
         accuracies = [x["validation_accuracy"] for x in (a, b)]
         assert abs(np.subtract(*accuracies)) <= 1.01 / images
         for key in ("validation_loss", "temperature"):
-            assert a[key] == pytest.approx(b[key], rel=1e-4)
+            assert a[key] == pytest.approx(b[key], rel=1e-3)
         for x, y in zip(
             read_weights(one, name), read_weights(project, name), strict=True
         ):
