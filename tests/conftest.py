@@ -94,8 +94,6 @@ def fresh_project(tmp_path_factory) -> Project:
         finetune__epochs=2,
         finetune__learning_rate=0.002,
         finetune__batch_size=8,
-        # Such a head makes the model sensitive to how photographs are scaled.
-        export={"tolerance": 0.05},
     )
     run("git", "config", "user.name", "tester", cwd=folder)
     run("git", "config", "user.email", "tester@example.com", cwd=folder)

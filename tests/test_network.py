@@ -347,6 +347,14 @@ def test_a_head_starts_where_there_is_little_to_start_from(sets):
     assert np.mean(logits.argmax(axis=1) == labels) > 0.9
 
 
+def test_a_head_that_is_never_wrong_does_not_start_certain():
+    """Features that hardly vary within classes give logits of thousands."""
+    features, labels = make_classes(60, spread=1000)
+    logits = start_logits(features, labels, np.arange(60))
+    assert np.all(logits.argmax(axis=1) == labels)
+    assert 3 < np.ptp(logits, axis=1).mean() < 30
+
+
 @pytest.mark.slow
 def test_a_saved_model_has_the_same_bytes_and_predictions(tmp_path):
     def save(path):

@@ -1,12 +1,14 @@
 """Heads, whole models, and files of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from thaw.errors import InputError
 from thaw.network.backend import keras
 from thaw.network.rounds import Labels, calibrate_round, fit_round
+from thaw.network.temperature import fit_any_temperature
 from thaw.run.efficientnet import LOGITS, POOLED
 
 # Added to the variance of pooled features, which is small: 0.01 to 0.08 in B4.
@@ -69,8 +71,12 @@ def start_head(
     tested = np.zeros(len(labels), bool)
     known = Labels(labels, sets, tested, head.output_shape[-1])
     fitted = fit_round(views[:1], known, FOLDS, seed=0)
+    asked = fitted.know(labels)
+    if not asked.any():  # no image can be held out
+        fold = np.full(len(labels), FOLDS)
+        fitted, asked = replace(fitted, fold=fold), ~asked
     temperature = calibrate_round(
-        fitted, views[:1], labels, fitted.know(labels)
+        fitted, views[:1], labels, asked, fit_any_temperature
     )
     start = fitted.heads[-1]
     spread = np.sqrt(variance + normalization.epsilon)

@@ -1,6 +1,6 @@
 """Discriminants of all folds, each fitted to the rows of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -88,6 +88,7 @@ def calibrate_round(
     features: Sequence[np.ndarray],
     labels: np.ndarray,
     asked: np.ndarray,
+    fit: Callable[[np.ndarray, np.ndarray], float] = fit_temperature,
 ) -> float:
     """The temperature of the heads, by rows that they were kept from.
 
@@ -96,10 +97,11 @@ def calibrate_round(
         features: (rows, size) of each split.
         labels: (n,) int of all rows.
         asked: (n,) bool, the rows to fit it to; too many are thinned out.
+        fit: takes logits and labels.
     """
     rows = np.flatnonzero(asked)
     rows = rows[:: 1 + len(rows) // MOST_CALIBRATED]
     if not len(rows):
         return 1.0
     logits = fitted.score(rows, gather_rows(features, rows))
-    return fit_temperature(logits, labels[rows])
+    return fit(logits, labels[rows])

@@ -11,6 +11,10 @@ import numpy as np
 # an error would make every prediction certain.
 LIMITS = 0.2, 20.0
 
+# Of discriminants: features that hardly vary within classes give logits of
+# thousands.
+ANY_LIMITS = 0.01, 1e6
+
 # What an image counts at most: a probability of 1 % for its class. A few
 # images, wrong with great confidence, would decide otherwise.
 HIGHEST_LOSS = math.log(100)
@@ -27,19 +31,52 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         The temperature; 1, which changes nothing, where no image is
         classified wrong: the least loss would then be at 0.
     """
+    if np.all(logits.argmax(axis=1) == labels):
+        return 1.0
+    return minimize_loss(logits, labels, 0.0, LIMITS)
+
+
+def fit_any_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """As `fit_temperature`, for logits of any scale, even if all are right.
+
+    Labels count as if one in n + 2 were any class: after Platt, Probabilistic
+    Outputs for Support Vector Machines, 1999.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) int.
+    """
+    return minimize_loss(logits, labels, 1 / (len(labels) + 2), ANY_LIMITS)
+
+
+def minimize_loss(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    smoothing: float,
+    limits: tuple[float, float],
+) -> float:
+    """The temperature of the least mean negative log probability.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) int.
+        smoothing: share of a label that all known classes have alike.
+        limits: of the temperature.
+    """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
-    if np.all(logits.argmax(axis=1) == labels):
-        return 1.0
     rows, logits = np.arange(len(labels)), logits.astype(np.float64)
+    possible = np.isfinite(logits)  # minus infinity: of a class that is unknown
+    share = smoothing * possible / possible.sum(axis=1, keepdims=True)
+    share[rows, labels] += 1 - smoothing
 
     def measure_loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return -log_softmax(scaled, axis=1)[rows, labels].mean()
+        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -np.sum(share * np.where(possible, scaled, 0)) / len(rows)
 
     found = minimize_scalar(
-        measure_loss, bounds=np.log(LIMITS), method="bounded"
+        measure_loss, bounds=np.log(limits), method="bounded"
     )
     return float(np.exp(found.x))
 
