@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from thaw.data.activations import open_activations
+from thaw.data.activations import Features, open_activations
 from thaw.data.dataset import Dataset
 from thaw.evaluate.comparison import compare_hits, judge_gain
-from thaw.evaluate.gradcam import add_heat
 from thaw.evaluate.scores import (
     score_predictions,
     write_reliability,
@@ -16,17 +15,19 @@ from thaw.evaluate.verdict import describe_scores
 from thaw.files.arrays import write_array
 from thaw.files.atomic import new_folder
 from thaw.files.text import read_json, write_json
+from thaw.frozen.models import read_models
 from thaw.frozen.passes import predict
-from thaw.network.model_file import load_model, read_info
+from thaw.network.model_info import read_info
 from thaw.run import params
 from thaw.run.checkpoints import Checkpoint, open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import POOLED
+from thaw.run.efficientnet import IMAGE
 from thaw.run.environment import describe_environment
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
 FINETUNE = "metrics/details/finetune.json"
+NETWORKS = "data/networks"
 MODELS = {"head": "models/head.keras", "finetuned": "models/finetuned.keras"}
 METRICS = "metrics/evaluate.json"
 DETAILS = "metrics/details/evaluate.json"
@@ -100,22 +101,19 @@ def predict_both(
         By model, probabilities (n, classes); Grad-CAM of the fine-tuned one's
         likeliest classes, (n, h, w).
     """
-    features = open_activations(FEATURES, POOLED, "test", view=0)
-    images, classes = dataset.open_images("test"), len(dataset.classes)
+    images = dataset.open_images("test")
     say(f"scoring {', '.join(MODELS.values())} on {len(images)} test images")
-    head = load_model(MODELS["head"], features.shape[1:], classes)
-    finetuned = load_model(MODELS["finetuned"], images.shape[1:], classes)
+    networks = read_models(NETWORKS, Features(FEATURES))
     (by_head,), (by_finetuned, heat) = (
         predict(
-            model,
-            inputs,
+            network,
+            images
+            if network.start == IMAGE
+            else open_activations(FEATURES, network.start, "test", view=0),
             checkpoint.enter(name),
             label=f"predicting with {name}",
         )
-        for name, model, inputs in [
-            ("head", head, features),
-            ("finetuned", add_heat(finetuned), images),
-        ]
+        for name, network in networks.items()
     )
     return {"head": by_head, "finetuned": by_finetuned}, heat
 

@@ -19,7 +19,8 @@ from thaw.export.scoring import (
 from thaw.files.atomic import measure_size, new_folder
 from thaw.files.text import read_json, write_json
 from thaw.network.head import seed_dropout
-from thaw.network.model_file import INFO_FILE, load_model, read_info
+from thaw.network.model_file import load_model
+from thaw.network.model_info import INFO_FILE, read_info
 from thaw.network.plan import Plan
 from thaw.network.temperature import calibrate
 from thaw.prepare.sources import open_source

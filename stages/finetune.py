@@ -3,11 +3,14 @@
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
 from thaw.data.splits import TRAINED
+from thaw.files.atomic import new_folder
+from thaw.frozen.models import keep_models
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import join_head, seed_dropout
-from thaw.network.model_file import ModelInfo, load_model, save_model
+from thaw.network.model_file import load_model, save_model
+from thaw.network.model_info import ModelInfo
 from thaw.network.parts import get_part
 from thaw.network.plan import Plan
 from thaw.network.thawing import apply_plan
@@ -32,6 +35,7 @@ FEATURES = "data/features"
 ACTIVATIONS = "data/activations"
 HEAD = "models/head.keras"
 FINETUNED = "models/finetuned.keras"
+NETWORKS = "data/networks"
 METRICS = "metrics/finetune.json"
 DETAILS = "metrics/details/finetune.json"
 CURVES = "plots/finetune.csv"
@@ -47,11 +51,11 @@ def main() -> None:
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
     loaded = backbone.get_weights()
-    model = thaw_model(backbone, plan, features, p)
+    head = load_model(HEAD, (features.size,), len(features.classes))
+    model = thaw_model(backbone, head, plan, p)
     train, validation = open_batches(
         open_inputs(
             plan,
-            backbone,
             dataset,
             features,
             ACTIVATIONS,
@@ -79,6 +83,8 @@ def main() -> None:
                 fit=p.prepare.fit,
             ),
         )
+        with new_folder(NETWORKS) as folder:
+            keep_models(folder, FEATURES, head, model, plan)
         write_results(
             training,
             METRICS,
@@ -100,16 +106,15 @@ def main() -> None:
             dataset.classes,
         )
     say(*describe_results(training))
-    say_wrote(FINETUNED, METRICS, DETAILS, CURVES, VALIDATION)
+    say_wrote(FINETUNED, NETWORKS, METRICS, DETAILS, CURVES, VALIDATION)
 
 
 def thaw_model(
-    backbone: keras.Model, plan: Plan, features: Features, p: params.Params
+    backbone: keras.Model, head: keras.Model, plan: Plan, p: params.Params
 ) -> keras.Model:
     """Backbone and trained head, thawed as planned, drops seeded."""
     apply_plan(backbone, plan, p.finetune.drop_connect_rate)
     make_deterministic(p.seed)
-    head = load_model(HEAD, (features.size,), len(features.classes))
     model = join_head(backbone, head)
     seed_dropout(model, p.seed)
     return model

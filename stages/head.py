@@ -7,7 +7,8 @@ from thaw.data.splits import TRAINED
 from thaw.errors import InputError
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, start_head
-from thaw.network.model_file import ModelInfo, save_model
+from thaw.network.model_file import save_model
+from thaw.network.model_info import ModelInfo
 from thaw.network.parts import get_part
 from thaw.run import params
 from thaw.run.checkpoints import open_checkpoint

@@ -9,15 +9,11 @@ from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
 from thaw.files.text import read_json
+from thaw.frozen.backbone import read_architecture, take_frozen
 from thaw.frozen.earlier import find_earlier
-from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
-from thaw.network.backbone import build_backbone
-from thaw.network.backend import keras
-from thaw.network.parts import get_part
-from thaw.network.plan import CACHED, Plan
-from thaw.network.thawing import is_behind, make_plan
+from thaw.network.plan import CACHED, Architecture, Plan
 from thaw.run import params
 from thaw.run.checkpoints import Checkpoint, open_checkpoint
 from thaw.run.console import run_stage, say, say_wrote
@@ -33,31 +29,28 @@ ACTIVATIONS = "data/activations"
 
 def main() -> None:
     p = params.load()
-    dataset, features = Dataset(PREPARED), Features(FEATURES)
-    backbone = build_backbone(
-        **p.backbone.model_dump(), image_size=dataset.image_size
-    )
-    plan = make_plan(backbone, read_json(DEPTH), bool(features.tap))
-    say(f"reading {PREPARED} and {FEATURES}", *plan.describe())
+    features = Features(FEATURES)
+    architecture = read_architecture(FEATURES)
+    plan = architecture.make_plan(read_json(DEPTH), bool(features.tap))
+    say(f"reading {FEATURES}", *plan.describe())
     with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")
         if plan.activations == CACHED:
-            write_prefix(p, plan, backbone, features, checkpoint, folder)
+            write_prefix(p, plan, architecture, features, checkpoint, folder)
     say_wrote(ACTIVATIONS)
 
 
 def write_prefix(
     p: params.Params,
     plan: Plan,
-    backbone: keras.Model,
+    architecture: Architecture,
     features: Features,
     checkpoint: Checkpoint,
     folder: Path,
 ) -> None:
     """Writes the activations at the cut, and what they are of."""
-    start, dtype, gather = open_start(p, plan, backbone, features)
-    part = get_part(backbone, start, plan.cut)
-    network = freeze_model(part, features.wanted_precision, dtype)
+    start, dtype, gather = open_start(p, plan, architecture, features)
+    network = take_frozen(features, start, plan.cut, dtype=dtype)
     say(
         f"running {start} to {plan.cut} on {network.engine} in "
         f"{network.precision}"
@@ -86,13 +79,16 @@ def write_prefix(
 
 
 def open_start(
-    p: params.Params, plan: Plan, backbone: keras.Model, features: Features
+    p: params.Params,
+    plan: Plan,
+    architecture: Architecture,
+    features: Features,
 ) -> tuple[str, str, Mapping[str, Gather]]:
     """The layer to start at, its dtype, and what gathers its activations.
 
     It is the tap, or the images where the tap is no help.
     """
-    if features.tap and is_behind(backbone, plan.cut, features.tap):
+    if features.tap and architecture.is_behind(plan.cut, features.tap):
         views = p.finetune.views
         gather = {s: features.gather(features.tap, s, views) for s in TRAINED}
         return features.tap, features.tap_dtype, gather

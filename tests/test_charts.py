@@ -7,10 +7,10 @@ import pytest
 from samples import ODD
 
 from benchmarks.project import ROOT
-from thaw.evaluate.gradcam import TOP, add_heat
 from thaw.frozen.network import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras
+from thaw.network.gradcam import TOP, add_heat
 from thaw.network.head import build_head, join_head, standardize_head
 from thaw.network.parts import get_part
 from thaw.report.charts import cut_middle, draw_confusion, draw_curves

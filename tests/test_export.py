@@ -26,7 +26,7 @@ from thaw.export.scoring import (
 )
 from thaw.files.text import read_json
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo, read_info
+from thaw.network.model_info import ModelInfo, read_info
 from thaw.network.plan import Plan
 from thaw.network.temperature import calibrate
 from thaw.prepare.sources import open_source

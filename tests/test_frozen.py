@@ -3,30 +3,46 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import openvino
 import pytest
+import yaml
 from conftest import slow
 from networks import as_list
 from samples import AUGMENT, DIGESTS, IMAGES
 
+from benchmarks.project import ROOT
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
 from thaw.data.views import augment_images
 from thaw.errors import InputError
 from thaw.files.arrays import create_array
+from thaw.frozen.backbone import copy_backbone, keep_backbone, read_frozen
 from thaw.frozen.keras import KerasEngine
-from thaw.frozen.network import FrozenNetwork, freeze_model, unpack_network
+from thaw.frozen.models import keep_models, read_models
+from thaw.frozen.network import (
+    FrozenNetwork,
+    freeze_model,
+    read_network,
+    unpack_network,
+)
 from thaw.frozen.openvino import has_fast_bfloat16
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
-from thaw.network.thawing import find_tap, make_plan
+from thaw.network.thawing import (
+    find_output,
+    find_tap,
+    list_blocks,
+    make_plan,
+)
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.run.environment import get_processor
+from thaw.run.params import Params
 
 RNG = np.random.default_rng(0)
 
@@ -62,7 +78,7 @@ def test_keras_on_an_accelerator_runs_in_bfloat16():
     images = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
     expected = model.predict(images, verbose=0)
     engine = KerasEngine(model, accelerated=True)
-    network = FrozenNetwork(engine, [(16,)], input_bytes=8 * 8 * 3)
+    network = FrozenNetwork(engine, {"pool": (16,)}, (8, 8, 3), "uint8", IMAGE)
     assert network.precisions == ["float32", "bfloat16"]
     (exact,) = run_at(network, images, "float32")
     np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-3)
@@ -203,6 +219,145 @@ def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
+ENGINES = ["openvino", *slow("keras")]
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Has networks that are frozen now run on an engine."""
+    return lambda engine: monkeypatch.setattr(
+        "thaw.frozen.network.can_use_openvino", lambda: engine == "openvino"
+    )
+
+
+@pytest.fixture(scope="module")
+def kept(checkpoint, tmp_path_factory):
+    """Folders with the backbone as `extract` keeps it, by engine."""
+    found = {}
+
+    def keep_once(engine):
+        if engine not in found:
+            found[engine] = keep(checkpoint, tmp_path_factory.mktemp(engine))
+        return found[engine]
+
+    return keep_once
+
+
+def keep(backbone, folder):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["extract"]["precision"] = "float32"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "thaw.network.backbone.build_backbone", lambda **_: backbone
+        )
+        keep_backbone(Params(**values), 32, folder)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_part_of_the_kept_backbone_is_that_part(b0, kept, use, engine):
+    """From the images, from a layer with a shortcut behind it, from the tap."""
+    use(engine)
+    network = read_frozen(kept(engine))
+    assert network.kind == engine
+    starts = find_output(b0, list_blocks(b0)[3]), find_tap(b0)
+    layers = *starts, find_output(b0, list_blocks(b0)[-2]), POOLED
+    taken = network.take(IMAGE, *layers)
+    own = freeze_model(get_part(b0, IMAGE, *layers), "float32", "uint8")
+    assert taken.layers == own.layers
+    assert taken.input_bytes == own.input_bytes
+    outputs = predict(taken, IMAGES[:9])
+    for got, want in zip(outputs, predict(own, IMAGES[:9]), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+    for start, inputs in zip(starts, outputs, strict=False):
+        part = network.take(start, *layers[2:], dtype="float32")
+        assert part.input_bytes == 4 * inputs[0].size
+        for got, want in zip(predict(part, inputs), outputs[2:], strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_same_backbone_is_kept_in_the_same_bytes(
+    b0, kept, use, engine, tmp_path
+):
+    use(engine)
+    for name in ("again", "copied"):
+        (tmp_path / name).mkdir()
+    keep(b0, tmp_path / "again")
+    assert copy_backbone(kept(engine), 32, tmp_path / "copied")
+    for name in ("again", "copied"):
+        assert list_contents(tmp_path / name) == list_contents(kept(engine))
+    assert not copy_backbone(kept(engine), 64, tmp_path / "other")
+
+
+def list_contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+TAP = "block6a_project_bn"
+
+
+@pytest.mark.parametrize(
+    ("engine", "backbone_on", "blocks", "tap", "start"),
+    [
+        ("openvino", "openvino", 2, TAP, TAP),
+        *slow(
+            ("openvino", "openvino", 4, TAP, TAP),
+            ("openvino", "openvino", 5, TAP, IMAGE),
+            ("openvino", "openvino", 2, None, IMAGE),
+            ("openvino", "openvino", 0, TAP, TAP),
+            ("openvino", "openvino", "all", TAP, IMAGE),
+            ("keras", "keras", 2, TAP, TAP),
+            ("keras", "openvino", 2, TAP, IMAGE),  # the whole model is kept
+        ),
+    ],
+)
+def test_kept_models_are_those_that_were_trained(
+    b0, kept, use, tmp_path, engine, backbone_on, blocks, tap, start
+):
+    use(backbone_on)
+    features = kept(backbone_on)
+    use(engine)
+    head = build_head(1280, 3, dropout=0.2)
+    model = join_head(b0, build_head(1280, 3, dropout=0.2))
+    plan = make_plan(b0, blocks, tap_kept=True)
+    for layer in [*plan.layers, LOGITS]:  # as if it had been trained
+        for weight in model.get_layer(layer).weights:
+            weight.assign(weight * 1.1 + 0.01)
+    (tmp_path / "models").mkdir()
+    keep_models(tmp_path / "models", features, head, model, plan)
+    kept_there = SimpleNamespace(folder=features, tap=tap)
+    networks = read_models(tmp_path / "models", kept_there)
+    assert all(network.kind == engine for network in networks.values())
+    network, inputs = networks["finetuned"], IMAGES[:9]
+    assert network.start == start
+    if start != IMAGE:  # as `extract` keeps it of test
+        (inputs,) = predict(read_frozen(features).take(IMAGE, start), inputs)
+    by_model, heat = predict(network, inputs)
+    expected = model.predict(IMAGES[:9], verbose=0)
+    np.testing.assert_allclose(by_model, expected, rtol=1e-3, atol=1e-5)
+    assert heat.shape == (9, 1, 1)
+    pooled = RNG.normal(size=(9, 1280)).astype(np.float32)
+    (by_head,) = predict(networks["head"], pooled)
+    expected = head.predict(pooled, verbose=0)
+    np.testing.assert_allclose(by_head, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_network_of_an_engine_that_is_missing_is_refused(
+    tmp_path, monkeypatch
+):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    freeze_model(model, "float32", "float32").write(tmp_path)
+    monkeypatch.setattr("thaw.frozen.network.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="not installed"):
+        read_network(tmp_path)
+
+
 def test_openvino_telemetry_is_never_imported(b0):
     freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
     assert sys.modules["openvino_telemetry"] is None
@@ -252,6 +407,8 @@ def test_every_view_is_written_once(write, b0, capsys):
         error = np.linalg.norm(written[name] - expected)
         assert error / np.linalg.norm(expected) < limit, name
     assert not np.array_equal(written["train-1"], written["train-0"])
+    assert written["validation-0"].dtype == np.float16
+    assert written["test-0"].dtype == np.float32
     assert "96 images" in capsys.readouterr().out
 
 

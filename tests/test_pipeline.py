@@ -18,7 +18,7 @@ from dvc.repo import Repo
 from programs import run, run_python
 
 from benchmarks.project import ROOT, list_ran
-from thaw.network.model_file import read_info
+from thaw.network.model_info import read_info
 
 ALL = STAGES[1:]
 
@@ -433,6 +433,18 @@ def test_stages_without_a_network_import_neither_keras_nor_tensorflow(stage):
         "sys.exit(bool({'keras', 'tensorflow'} & set(sys.modules)))"
     )
     run_python(program)
+
+
+@pytest.mark.parametrize("stage", ["prefix", "evaluate"])
+def test_what_is_frozen_runs_without_keras(reproduced, tmp_path, stage):
+    project = reproduced.copy(tmp_path / "project")
+    program = (
+        "import sys, runpy; sys.modules.update(keras=None, tensorflow=None); "
+        f"runpy.run_module('stages.{stage}', run_name='__main__')"
+    )
+    done = project.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert "up to date" in project.dvc("status", stage)
 
 
 def test_prepared_data_are_what_the_design_says(reproduced):

@@ -226,7 +226,8 @@ def test_stages_on_a_cluster_repeat_the_pipeline(reproduced, nodes, tmp_path):
         done = project.run(sys.executable, "-m", module, **env)
         assert done.returncode == 0, done.stderr
         assert "1 worker of the Ray cluster" in done.stdout
-        assert not done.stderr
+        said = done.stderr.splitlines()  # a slow run says how far it is
+        assert not [line for line in said if not line.endswith(" left")]
     assert "up to date" in project.dvc("status", "extract", "prefix")
     nodes.remove_node(worker)
 

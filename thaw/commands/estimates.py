@@ -88,14 +88,18 @@ class Workload:
         return self.timed.backbone
 
     @cached_property
+    def architecture(self):
+        from thaw.network.thawing import describe_backbone
+
+        return describe_backbone(self.backbone)
+
+    @cached_property
     def depths(self) -> list[int | str]:
         """What `finetune.blocks: auto` would race."""
         from thaw.depth.arms import list_depths
-        from thaw.network.thawing import list_blocks
 
-        return list_depths(
-            len(list_blocks(self.backbone)), self.p.depth.deepest
-        )
+        blocks = len(self.architecture.blocks)
+        return list_depths(blocks, self.p.depth.deepest)
 
     @property
     def blocks(self) -> int | str:
@@ -110,9 +114,7 @@ class Workload:
         return self.make_plan(self.blocks)
 
     def make_plan(self, blocks: int | str):
-        from thaw.network.thawing import make_plan
-
-        return make_plan(self.backbone, blocks, self.p.extract.tap)
+        return self.architecture.make_plan(blocks, self.p.extract.tap)
 
     def count_images(self, views: int, splits: tuple[str, ...]) -> int:
         """All views of train, and one view of each other split."""
@@ -164,16 +166,17 @@ def estimate_prepare(work: Workload) -> Cost:
 
 
 def estimate_extract(work: Workload) -> Cost:
-    from thaw.network.thawing import find_tap
     from thaw.run.efficientnet import IMAGE, POOLED
 
-    ends = [find_tap(work.backbone)] if work.p.extract.tap else []
+    ends = [work.architecture.tap] if work.p.extract.tap else []
     images = work.count_images(work.p.extract.views, SPLITS)
     size = sum(2 * work.timed.count_values(end) for end in ends)
     size += 4 * work.timed.count_values(POOLED)
     each, before = work.time_frozen(IMAGE, *ends, POOLED)
-    seconds = images * work.new.get("extract", 1) * each
-    return Cost(work.timed.start + before + seconds, images * size)
+    share = work.new.get("extract", 1)
+    # The frozen network is copied as the rows are.
+    begun = work.timed.start + before if share == 1 else 0.0
+    return Cost(begun + images * share * each, images * size)
 
 
 def estimate_head(work: Workload) -> Cost:
@@ -213,18 +216,16 @@ def time_round(work: Workload, rows: float, folds: int) -> float:
 
 def estimate_prefix(work: Workload) -> Cost:
     from thaw.network.plan import CACHED
-    from thaw.network.thawing import find_tap, is_behind
     from thaw.run.efficientnet import IMAGE
 
-    cut, tap = work.plan.cut, find_tap(work.backbone)
+    cut, tap = work.plan.cut, work.architecture.tap
     if work.plan.activations != CACHED:
-        return Cost(work.timed.start, 0)
-    from_tap = work.p.extract.tap and is_behind(work.backbone, cut, tap)
+        return Cost(0, 0)
+    from_tap = work.p.extract.tap and work.architecture.is_behind(cut, tap)
     images = work.count_images(work.p.finetune.views, TRAINED)
-    each, before = work.time_frozen(tap if from_tap else IMAGE, cut)
+    each, _ = work.time_frozen(tap if from_tap else IMAGE, cut)
     size = images * 2 * work.timed.count_values(cut)
-    seconds = images * work.new.get("prefix", 1) * each
-    return Cost(work.timed.start + before + seconds, size)
+    return Cost(images * work.new.get("prefix", 1) * each, size)
 
 
 def estimate_depth(work: Workload) -> Cost:
@@ -250,8 +251,8 @@ def estimate_depth(work: Workload) -> Cost:
             seconds += before + epochs * trained * image
     cuts = [work.make_plan(blocks).cut for blocks in arms if blocks != "all"]
     views = min(work.p.extract.views, max(first, last))
-    each, before = work.time_frozen(IMAGE, *reversed(cuts))
-    seconds += before + work.count_images(views, TRAINED) * each
+    each, _ = work.time_frozen(IMAGE, *reversed(cuts))
+    seconds += work.count_images(views, TRAINED) * each
     return Cost(seconds, 0)
 
 
@@ -260,25 +261,24 @@ def estimate_finetune(work: Workload) -> Cost:
     from thaw.run.efficientnet import IMAGE
 
     finetune = work.p.finetune
-    frozen = Timing(0.0, 0.0)
+    frozen = 0.0
     if work.plan.activations == STREAMED and work.plan.cut != IMAGE:
-        frozen = work.time_frozen(IMAGE, work.plan.cut)
+        frozen, _ = work.time_frozen(IMAGE, work.plan.cut)
     step, before = work.time_thawed(work.blocks)
     image = step / finetune.batch_size
     # Validation runs forwards alone, a third of a step.
-    epoch = work.rows["train"] * (image + frozen.each)
-    epoch += work.rows["validation"] * (image / 3 + frozen.each)
+    epoch = work.rows["train"] * (image + frozen)
+    epoch += work.rows["validation"] * (image / 3 + frozen)
     head = work.timed.build_head(work.classes, work.p.head.dropout)
     return Cost(
-        work.timed.start + frozen.before + before + finetune.epochs * epoch,
+        work.timed.start + before + finetune.epochs * epoch,
         4 * (work.backbone.count_params() + head.count_params()),
     )
 
 
 def estimate_evaluate(work: Workload) -> Cost:
-    each, before = work.time_scoring()
-    seconds = work.timed.start + before + work.rows["test"] * each
-    return Cost(seconds, work.rows["test"] * 200)
+    each, _ = work.time_scoring()
+    return Cost(work.rows["test"] * each, work.rows["test"] * 200)
 
 
 def estimate_report(work: Workload) -> Cost:

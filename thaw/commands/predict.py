@@ -17,7 +17,8 @@ from thaw.errors import InputError
 from thaw.export.classifier import scale_logits
 from thaw.files.tables import TableWriter
 from thaw.frozen.network import freeze_model
-from thaw.network.model_file import load_model, read_info
+from thaw.network.model_file import load_model
+from thaw.network.model_info import read_info
 from thaw.prepare.folders import list_images
 from thaw.run.console import format_count, progress
 

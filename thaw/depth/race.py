@@ -17,7 +17,7 @@ from thaw.depth.judge import Ranking, rank
 from thaw.depth.rows import Fold, join_splits, make_folds, pick_rows
 from thaw.depth.words import name_depth
 from thaw.files.arrays import write_array
-from thaw.frozen.network import freeze_model
+from thaw.frozen.backbone import take_frozen
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -157,10 +157,9 @@ class Race:
         sources = {IMAGE: images, POOLED: pooled}
         names = [layer.name for layer in self.backbone.layers]
         cuts = sorted({plan.cut for plan in plans} - {IMAGE}, key=names.index)
-        part = get_part(self.backbone, IMAGE, *cuts)
         checkpoint = self.checkpoint.enter("activations")
         FrozenPass(
-            freeze_model(part, self.features.wanted_precision, "uint8"),
+            take_frozen(self.features, IMAGE, *cuts),
             dict.fromkeys(cuts, "float16"),
             rows={s: len(self.features.open_labels(s)) for s in TRAINED},
             views=self.views,

@@ -9,7 +9,7 @@ from typing import Any
 
 from thaw.export.formats import FORMATS
 from thaw.files.rendering import render
-from thaw.network.model_file import ModelInfo
+from thaw.network.model_info import ModelInfo
 from thaw.network.plan import Plan
 from thaw.run.params import Params
 

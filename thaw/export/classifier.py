@@ -10,7 +10,7 @@ import numpy as np
 
 from thaw.export.contract import INPUT, OUTPUT
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo
+from thaw.network.model_info import ModelInfo
 from thaw.network.parts import get_part
 from thaw.run.efficientnet import IMAGE, LOGITS
 

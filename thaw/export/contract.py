@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo
+from thaw.network.model_info import ModelInfo
 
 INPUT, OUTPUT = "images", "probabilities"
 

@@ -15,7 +15,7 @@ from thaw.export import (
 )
 from thaw.export.contract import Format, Predict
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo
+from thaw.network.model_info import ModelInfo
 from thaw.run.console import without_chatter
 
 # By the names that export.formats takes. The model card has this order.

@@ -6,7 +6,8 @@ from pathlib import Path
 from thaw.export.classifier import scale_logits
 from thaw.export.contract import INPUT, Format, Predict
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo, save_model
+from thaw.network.model_file import save_model
+from thaw.network.model_info import ModelInfo
 
 
 def write(path: Path, model: keras.Model, info: ModelInfo) -> None:

@@ -18,7 +18,7 @@ from thaw.export.classifier import (
 )
 from thaw.export.contract import Format, Predict
 from thaw.network.backend import keras
-from thaw.network.model_file import INFO_FILE, ModelInfo
+from thaw.network.model_info import INFO_FILE, ModelInfo
 from thaw.run.threads import count_cores
 
 # LiteRT can't antialias. The graph resizes an image that is larger than the

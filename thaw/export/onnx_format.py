@@ -7,7 +7,7 @@ from pathlib import Path
 from thaw.export.classifier import trace_classifier
 from thaw.export.contract import INPUT, OUTPUT, Format, Predict
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo
+from thaw.network.model_info import ModelInfo
 
 # The first one whose Resize can average over the pixels that it leaves out.
 OPSET = 18

@@ -7,7 +7,7 @@ import numpy as np
 from thaw.export.classifier import scale_logits, trace_prediction
 from thaw.export.contract import OUTPUT, Format, Predict
 from thaw.network.backend import keras
-from thaw.network.model_file import ModelInfo
+from thaw.network.model_info import ModelInfo
 
 MODEL = "classifier.xml"
 

@@ -7,7 +7,7 @@ import numpy as np
 from thaw.export.classifier import hold_variables, trace_classifier
 from thaw.export.contract import INPUT, OUTPUT, Format, Predict
 from thaw.network.backend import keras
-from thaw.network.model_file import INFO_FILE, ModelInfo
+from thaw.network.model_info import INFO_FILE, ModelInfo
 
 # TensorFlow leaves this folder to its users.
 EXTRA = "assets.extra"

@@ -10,7 +10,6 @@ from thaw.data.activations import (
     ABOUT,
     get_digests_path,
     leaves_range,
-    list_paths,
     open_activations,
 )
 from thaw.data.facts import match_digests
@@ -36,19 +35,17 @@ class Earlier:
     places: Mapping[str, np.ndarray]
     identity: str
 
-    def has(self, layers: Mapping[str, str], splits: Mapping[str, int]) -> bool:
+    def has(self, wanted: Mapping[Path, str]) -> bool:
         """Whether all of it is there, at least as precise as is wanted.
 
         Args:
-            layers: to the dtype that is wanted.
-            splits: to the views that are wanted.
+            wanted: path of each array in `folder`, to its dtype.
         """
         return all(
-            path.exists()
-            and open_array(path).dtype.itemsize >= np.dtype(dtype).itemsize
-            for layer, dtype in layers.items()
-            for split, views in splits.items()
-            for path in list_paths(self.folder, layer, split, views)
+            (self.folder / path).exists()
+            and open_array(self.folder / path).dtype.itemsize
+            >= np.dtype(dtype).itemsize
+            for path, dtype in wanted.items()
         )
 
     def copy(

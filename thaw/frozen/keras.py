@@ -1,13 +1,14 @@
 """Keras as the engine of a frozen network, on its backend's device."""
 
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from thaw.frozen.network import Span
-from thaw.network.backend import has_accelerator, keras
+from thaw.frozen.network import Engine, Span
+from thaw.network.backend import has_accelerator, keras, warn_of_float32
+from thaw.network.model_file import save_model
+from thaw.network.parts import get_part
 
 FILE = "model.keras"
 
@@ -28,16 +29,27 @@ class KerasEngine:
         self.name = f"keras {keras.__version__}"
         self.precisions = ["float32"] + ["bfloat16"] * accelerated
         self._models = {"float32": model}
+        self._accelerated = accelerated
         if accelerated:
             self._models["bfloat16"] = copy_in_bfloat16(model)
             for each in self._models.values():
                 each.compile(jit_compile=True)
 
-    def pack(self) -> dict[str, bytes]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, FILE)
-            self._models["float32"].save(path)
-            return {FILE: path.read_bytes()}
+    def write(self, folder: Path) -> None:
+        save_model(self._models["float32"], folder / FILE)
+
+    def take(
+        self, start: str, ends: Sequence[str], dtype: str
+    ) -> "KerasEngine":
+        model = self._models["float32"]
+        start = start or model.layers[0].name
+        return KerasEngine(get_part(model, start, *ends), self._accelerated)
+
+    def join(self, behind: Engine) -> "KerasEngine":
+        assert isinstance(behind, KerasEngine), "networks of one engine"
+        first, second = self._models["float32"], behind._models["float32"]
+        joined = keras.Model(first.input, second(first.outputs[0]))
+        return KerasEngine(joined, self._accelerated)
 
     def run(
         self,
@@ -45,6 +57,7 @@ class KerasEngine:
         store: Callable[[Span, list[np.ndarray]], None],
         precision: str,
     ) -> None:
+        warn_of_float32()
         model = self._models[precision]
         for span, batch in batches:
             results = model.predict_on_batch(batch.astype(np.float32))
@@ -61,10 +74,7 @@ def copy_in_bfloat16(model: keras.Model) -> keras.Model:
     return copy
 
 
-def read_keras(files: dict[str, bytes]) -> KerasEngine:
-    """From what `KerasEngine.pack` gave."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, FILE)
-        path.write_bytes(files[FILE])
-        model = keras.models.load_model(path, compile=False)
+def read_keras(folder: Path) -> KerasEngine:
+    """From what `KerasEngine.write` wrote."""
+    model = keras.models.load_model(folder / FILE, compile=False)
     return KerasEngine(model, has_accelerator())

@@ -1,14 +1,14 @@
 """OpenVINO as the engine of a frozen network, on the CPU."""
 
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino
+from openvino import opset13 as ops
 
-from thaw.frozen.network import Span
+from thaw.frozen.network import Engine, Span
 from thaw.run.environment import read_processor
 from thaw.run.threads import count_cores
 
@@ -40,11 +40,19 @@ class OpenVINOEngine:
         self._network = network
         self._queues: dict[str, openvino.AsyncInferQueue] = {}
 
-    def pack(self) -> dict[str, bytes]:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [Path(folder, name) for name in FILES]
-            openvino.serialize(self._network, *paths)
-            return {path.name: path.read_bytes() for path in paths}
+    def write(self, folder: Path) -> None:
+        openvino.serialize(self._network, *(folder / name for name in FILES))
+
+    def take(
+        self, start: str, ends: Sequence[str], dtype: str
+    ) -> "OpenVINOEngine":
+        network = take_part(self._network, start, ends, dtype)
+        return OpenVINOEngine(network, self.threads)
+
+    def join(self, behind: Engine) -> "OpenVINOEngine":
+        assert isinstance(behind, OpenVINOEngine), "networks of one engine"
+        network = join_networks(self._network, behind._network)
+        return OpenVINOEngine(network, self.threads)
 
     def _get_queue(self, precision: str) -> openvino.AsyncInferQueue:
         if precision not in self._queues:
@@ -99,12 +107,88 @@ def has_fast_bfloat16() -> bool:
     return "amx_bf16" in flags or (by_amd and "avx512_bf16" in flags)
 
 
-def read_openvino(
-    files: dict[str, bytes], threads: int | None
-) -> OpenVINOEngine:
-    """From what `OpenVINOEngine.pack` gave."""
-    network = openvino.Core().read_model(*(files[name] for name in FILES))
+def read_openvino(folder: Path, threads: int | None) -> OpenVINOEngine:
+    """From what `OpenVINOEngine.write` wrote."""
+    network = openvino.Core().read_model(*(folder / name for name in FILES))
     return OpenVINOEngine(network, threads)
+
+
+def freeze_in_openvino(model: "keras.Model", dtype: str) -> OpenVINOEngine:
+    """A Keras model on this engine, for an input of some dtype."""
+    size = OpenVINOEngine.batch_size
+    return OpenVINOEngine(convert_to_openvino(model, dtype, size))
+
+
+def take_part(
+    network: openvino.Model, start: str, ends: Sequence[str], dtype: str
+) -> openvino.Model:
+    """A copy of a part.
+
+    Args:
+        network: its outputs have names.
+        start: of an output that is to be the input; "" for the network's own.
+        ends: of outputs behind it.
+        dtype: of the input.
+    """
+    part = network.clone()
+    results = {x.get_any_name(): find_source(x) for x in part.outputs}
+    inputs = part.get_parameters()
+    if start:
+        source = results[start]
+        given = ops.parameter(source.get_shape(), np.dtype(dtype), name=start)
+        given.output(0).set_names({start})
+        inputs = [given]
+        values = ops.convert(given, "f32").output(0)
+        # OpenVINO computes with channels first: what it lists as an output
+        # goes through a transposition, and what uses it comes before that.
+        node = source.get_node()
+        if node.get_type_name() == "Transpose":
+            order = np.argsort(node.input_value(1).get_node().get_data())
+            inner = ops.transpose(values, ops.constant(order)).output(0)
+            move_users(node.input_value(0), inner)
+        move_users(source, values)
+    return make_network([results[end] for end in ends], ends, inputs)
+
+
+def join_networks(
+    first: openvino.Model, behind: openvino.Model
+) -> openvino.Model:
+    """A copy of two networks, of which one takes the other's only output."""
+    first, behind = first.clone(), behind.clone()
+    names = [output.get_any_name() for output in behind.outputs]
+    (given,), (taken,) = first.outputs, behind.get_parameters()
+    move_users(taken.output(0), find_source(given))
+    return make_network(behind.outputs, names, first.get_parameters())
+
+
+def move_users(source: openvino.Output, target: openvino.Output) -> None:
+    for user in source.get_target_inputs():
+        user.replace_source_output(target)
+
+
+def find_source(output: openvino.Output) -> openvino.Output:
+    """What a network lists as an output, where it is computed."""
+    node = output.get_node()
+    is_result = node.get_type_name() == "Result"
+    return node.input_value(0) if is_result else output
+
+
+def make_network(
+    outputs: Sequence[openvino.Output],
+    names: Sequence[str],
+    inputs: Sequence,
+) -> openvino.Model:
+    """A network of these outputs, which get names."""
+    sources = [find_source(x) for x in outputs]
+    network = openvino.Model(sources, inputs, "network")
+    # OpenVINO and Keras number what they name by all that was built before.
+    for number, node in enumerate(network.get_ordered_ops()):
+        node.set_friendly_name(f"node_{number}")
+        for port in node.outputs():
+            port.get_tensor().set_names(set())
+    for output, name in zip(network.outputs, names, strict=True):
+        output.get_tensor().set_names({name})
+    return network
 
 
 def convert_to_openvino(
@@ -123,7 +207,7 @@ def convert_to_openvino(
         outputs = model(tensorflow.cast(batch, "float32"), training=False)
         # Names keep OpenVINO from listing inner tensors as outputs as well.
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        return {f"output_{i:02d}": output for i, output in enumerate(outputs)}
+        return {f"output_{i:03d}": output for i, output in enumerate(outputs)}
 
     # OpenVINO asks for TensorFlow's version in a way that Python 3.13 ended:
     # it deletes by exec what another exec imported.
@@ -131,7 +215,9 @@ def convert_to_openvino(
         "tensorflow": tensorflow.__version__
     }
     converted = openvino.convert_model(predict.get_concrete_function())
-    names = [output.get_any_name() for output in converted.outputs]
-    if names != sorted(names) or len(names) != len(model.outputs):
+    # OpenVINO lists them in an order of its own.
+    outputs = sorted(converted.outputs, key=lambda x: x.get_any_name())
+    if len(outputs) != len(model.outputs):
+        names = [output.get_any_name() for output in outputs]
         raise RuntimeError(f"OpenVINO lists other outputs: {names}")
-    return converted
+    return make_network(outputs, model.output_names, converted.get_parameters())

@@ -21,9 +21,8 @@ from thaw.data.splits import count_views
 from thaw.errors import InputError
 from thaw.files.arrays import create_array
 from thaw.frozen.earlier import Earlier
-from thaw.frozen.network import FrozenNetwork, freeze_model
+from thaw.frozen.network import FrozenNetwork
 from thaw.frozen.ray import Cluster, Job
-from thaw.network.backend import keras, warn_of_float32
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import (
     Bar,
@@ -53,6 +52,7 @@ class FrozenPass:
     Attributes:
         network: one output for each layer.
         layers: layer name to "float16" or "float32", in the network's order.
+            Those of test are in float32 anyway: `evaluate` goes on from them.
             A layer that leaves float16's range is written in float32 instead,
             in a second run.
         rows: images in each split.
@@ -105,9 +105,17 @@ class FrozenPass:
     @cached_property
     def kept(self) -> Earlier | None:
         """The earlier pass, if it wrote all that is wanted of a row."""
-        views = {split: count_views(split, self.views) for split in self.rows}
         earlier = self.earlier
-        return earlier if earlier and earlier.has(self.layers, views) else None
+        wanted = {
+            path: self.get_dtype(layer, split)
+            for layer in self.layers
+            for split in self.rows
+            for path in list_paths("", layer, split, self.views)
+        }
+        return earlier if earlier and earlier.has(wanted) else None
+
+    def get_dtype(self, layer: str, split: str) -> str:
+        return "float32" if split == "test" else self.layers[layer]
 
     @cached_property
     def passing(self) -> dict[str, np.ndarray]:
@@ -145,7 +153,7 @@ class FrozenPass:
                     array = create_array(
                         get_path(checkpoint.folder, layer, split, view),
                         (rows, *shape),
-                        self.layers[layer],
+                        self.get_dtype(layer, split),
                     )
                     if self.kept and self.kept.copy(layer, split, view, array):
                         overflowed.add(layer)
@@ -166,14 +174,14 @@ class FrozenPass:
     @property
     def size(self) -> int:
         """Bytes of all arrays."""
-        views = sum(
-            rows * count_views(split, self.views)
+        return sum(
+            rows
+            * count_views(split, self.views)
+            * math.prod(shape)
+            * np.dtype(self.get_dtype(layer, split)).itemsize
             for split, rows in self.rows.items()
-        )
-        return views * sum(
-            math.prod(shape) * np.dtype(dtype).itemsize
-            for shape, dtype in zip(
-                self.network.outputs, self.layers.values(), strict=True
+            for layer, shape in zip(
+                self.layers, self.network.outputs, strict=True
             )
         )
 
@@ -241,7 +249,6 @@ class FrozenPass:
             say(f"{self._count_passing():,} of {total:,} images are new")
         segment = self.images
         if checkpoint.note["done"] < self.images:
-            warn_of_float32()
             segment = self._announce(checkpoint, cluster)
         overflowed = set(checkpoint.note["overflowed"])
         starts = self._find_starts(checkpoint, cluster)
@@ -302,7 +309,10 @@ class FrozenPass:
             self.orders,
             self.passing,
             {split: self.network.get_precision(split) for split in self.orders},
-            list(self.layers.values()),
+            {
+                split: [self.get_dtype(layer, split) for layer in self.layers]
+                for split in self.orders
+            },
         )
         opened: dict[str, list[ActivationWriter]] = {}
         for split, start, results in cluster.run(self.network, job, starts):
@@ -344,25 +354,24 @@ class FrozenPass:
 
 
 def predict(
-    model: keras.Model,
+    network: FrozenNetwork,
     inputs: np.ndarray,
     checkpoint: Checkpoint,
     label: str,
 ) -> list[np.ndarray]:
-    """What a model makes of the test split, in float32.
+    """What a network makes of the test split, in float32.
 
     Args:
-        model: of one input.
+        network: any.
         inputs: (n, *shape).
         checkpoint, label: as `FrozenPass` has them.
 
     Returns:
-        Each output of the model, (n, *shape).
+        Each output of the network, (n, *shape).
     """
-    layers = model.output_names
     FrozenPass(
-        freeze_model(model, "float32", str(inputs.dtype)),
-        dict.fromkeys(layers, "float32"),
+        network,
+        dict.fromkeys(network.layers, "float32"),
         rows={"test": len(inputs)},
         views=1,
         gather={"test": lambda rows, view_numbers: inputs[rows]},
@@ -370,5 +379,5 @@ def predict(
     ).write(checkpoint)
     return [
         np.array(open_activations(checkpoint.folder, layer, "test", view=0))
-        for layer in layers
+        for layer in network.layers
     ]

@@ -50,14 +50,14 @@ class Job:
         orders: of each split.
         rows: of each split, those that the order counts.
         precisions: that the network runs in, of each split.
-        dtypes: of each output.
+        dtypes: of each output, of each split.
     """
 
     gather: Mapping[str, PortableGather]
     orders: dict[str, Order]
     rows: dict[str, np.ndarray]
     precisions: dict[str, str]
-    dtypes: list[str]
+    dtypes: dict[str, list[str]]
 
     def list_blocks(self, starts: dict[str, int]) -> list[dict[str, Any]]:
         """Split and position of each block, from the splits' starts on."""
@@ -101,7 +101,7 @@ class Job:
         with np.errstate(over="ignore"):  # the stage looks for infinity
             return [
                 out.astype(dtype)
-                for out, dtype in zip(outs, self.dtypes, strict=True)
+                for out, dtype in zip(outs, self.dtypes[split], strict=True)
             ]
 
 

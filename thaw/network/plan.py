@@ -1,12 +1,14 @@
 """The thaw plan: which blocks train, and where the frozen part ends.
 
-It is read without Keras; thawing.py makes and applies it.
+It is made and read without Keras; thawing.py describes a backbone, and applies
+a plan to it.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thaw.files.text import read_json, write_json
+from thaw.run.efficientnet import IMAGE, POOLED
 
 # Where finetune's inputs come from. Cached activations save running the prefix
 # in every epoch. Beyond half of the blocks they are so large, and the prefix is
@@ -57,3 +59,102 @@ class Plan:
             f"of {self.backbone}, in {len(self.layers)} layers",
             f"cut: behind {self.cut}, {shape}, {self.activations}",
         ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a backbone is made of: its stem, an MBConv block, or its top.
+
+    Attributes:
+        name: "stem", "block1a" and so on, "top".
+        output: name of the layer that ends it.
+        shape: of that layer's output, without the batch.
+        layers: name of each layer that can train, to its parameters.
+    """
+
+    name: str
+    output: str
+    shape: list[int]
+    layers: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone, as plans need it.
+
+    Attributes:
+        name: of the backbone.
+        image_size: pixels a side.
+        parameters: of all layers.
+        parts: in the network's order: the stem, the blocks, the top.
+        tap: name of the layer that ends the first block after the last stride.
+    """
+
+    name: str
+    image_size: int
+    parameters: int
+    parts: list[Part]
+    tap: str
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of the MBConv blocks in the network's order: block1a, ..."""
+        return [part.name for part in self.parts[1:-1]]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Of each part, the layer that ends it; the last one is `POOLED`."""
+        return [part.output for part in self.parts]
+
+    def is_behind(self, layer: str, other: str) -> bool:
+        """Whether of two ends of parts one comes after the other."""
+        return self.outputs.index(layer) > self.outputs.index(other)
+
+    def make_plan(self, blocks: int | str, tap_kept: bool) -> Plan:
+        """Plans a thaw, counted from the top.
+
+        Args:
+            blocks: MBConv blocks to thaw; with one or more the top convolution
+                too, with "all" the stem as well, with 0 nothing.
+            tap_kept: whether data/features holds the activation at the tap.
+        """
+        stem, *middle, top = self.parts
+        count = blocks if isinstance(blocks, int) else len(middle)
+        frozen, thawed = [stem, *middle][: -count or None], middle[-count:]
+        if count == 0:
+            thawed, trained = [], []
+            cut, shape, activations = POOLED, top.shape, POOLED_FEATURES
+        elif blocks == "all":
+            trained = self.parts
+            shape = [self.image_size, self.image_size, 3]
+            cut, activations = IMAGE, STREAMED
+        else:
+            trained = [*thawed, top]
+            cut, shape = frozen[-1].output, frozen[-1].shape
+            if tap_kept and cut == self.tap:
+                activations = TAP
+            else:
+                activations = CACHED if 2 * count <= len(middle) else STREAMED
+        layers = {
+            name: n for part in trained for name, n in part.layers.items()
+        }
+        trainable = sum(layers.values())
+        return Plan(
+            backbone=self.name,
+            blocks=[part.name for part in thawed],
+            layers=list(layers),
+            cut=cut,
+            cut_shape=shape,
+            activations=activations,
+            trainable_parameters=trainable,
+            frozen_parameters=self.parameters - trainable,
+        )
+
+    def write(self, path: str | Path) -> None:
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Architecture":
+        values = read_json(path)
+        parts = [Part(**part) for part in values.pop("parts")]
+        return cls(parts=parts, **values)

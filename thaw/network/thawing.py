@@ -1,23 +1,15 @@
-"""Blocks of a backbone, and what thaws them.
-
-A plan is made from the backbone, and applied to it.
-"""
+"""Blocks of a backbone, and what thaws them."""
 
 import re
 
 from thaw.network.backend import keras
-from thaw.network.plan import (
-    CACHED,
-    POOLED_FEATURES,
-    STREAMED,
-    TAP,
-    Plan,
-)
-from thaw.run.efficientnet import IMAGE, POOLED
+from thaw.network.plan import Architecture, Part, Plan
 
 # A block is thawed as a whole, because a shortcut spans one MBConv block:
 # block2b_add adds the block's input to its output.
 BLOCK = re.compile(r"(block\d+[a-z]+)_")
+
+STEM, TOP = "stem", "top"  # what comes before the blocks, and behind them
 
 FROZEN_ALWAYS = (keras.layers.BatchNormalization, keras.layers.Normalization)
 
@@ -51,59 +43,41 @@ def find_tap(backbone: keras.Model) -> str:
     return find_output(backbone, strided[-1])
 
 
-def make_plan(backbone: keras.Model, blocks: int | str, tap_kept: bool) -> Plan:
-    """Plans a thaw, counted from the top.
-
-    Args:
-        backbone: from `build_backbone`.
-        blocks: MBConv blocks to thaw; with one or more the top convolution
-            too, with "all" the stem as well, with 0 nothing.
-        tap_kept: whether data/features holds the activation at the tap.
-    """
-    names = list_blocks(backbone)
-    count = blocks if isinstance(blocks, int) else len(names)
-    first = len(names) - count
-    thawed = names[first:]
-    if count == 0:
-        cut, activations = POOLED, POOLED_FEATURES
-    elif blocks == "all":
-        cut, activations = IMAGE, STREAMED
-    elif first == 0:
-        cut, activations = "stem_activation", STREAMED
-    else:
-        cut = find_output(backbone, names[first - 1])
-        if tap_kept and cut == find_tap(backbone):
-            activations = TAP
-        else:
-            activations = CACHED if 2 * count <= len(names) else STREAMED
-    layers = [
-        layer
-        for layer in backbone.layers
-        if layer.weights
-        and is_thawed(layer, thawed, stem=blocks == "all")
-        and not isinstance(layer, FROZEN_ALWAYS)
-    ]
-    total = backbone.count_params()
-    trainable = sum(layer.count_params() for layer in layers)
-    return Plan(
-        backbone=backbone.name,
-        blocks=thawed,
-        layers=[layer.name for layer in layers],
-        cut=cut,
-        cut_shape=list(backbone.get_layer(cut).output.shape[1:]),
-        activations=activations,
-        trainable_parameters=trainable,
-        frozen_parameters=total - trainable,
+def describe_backbone(backbone: keras.Model) -> Architecture:
+    """What plans need to know of a backbone from `build_backbone`."""
+    names = [STEM, *list_blocks(backbone), TOP]
+    parts: dict[str, list[keras.Layer]] = {name: [] for name in names}
+    part = STEM
+    for layer in backbone.layers:
+        if block := name_block(layer):
+            part = block
+        elif part != STEM:
+            part = TOP
+        parts[part].append(layer)
+    return Architecture(
+        name=backbone.name,
+        image_size=backbone.input_shape[1],
+        parameters=backbone.count_params(),
+        parts=[
+            Part(
+                name,
+                layers[-1].name,
+                list(layers[-1].output.shape[1:]),
+                {x.name: x.count_params() for x in layers if can_train(x)},
+            )
+            for name, layers in parts.items()
+        ],
+        tap=find_tap(backbone),
     )
 
 
-def is_thawed(layer: keras.Layer, blocks: list[str], stem: bool) -> bool:
-    match = BLOCK.match(layer.name)
-    if match:
-        return match[1] in blocks
-    if layer.name.startswith("top_"):
-        return bool(blocks)
-    return stem
+def can_train(layer: keras.Layer) -> bool:
+    return bool(layer.weights) and not isinstance(layer, FROZEN_ALWAYS)
+
+
+def make_plan(backbone: keras.Model, blocks: int | str, tap_kept: bool) -> Plan:
+    """As `Architecture.make_plan`, of a backbone from `build_backbone`."""
+    return describe_backbone(backbone).make_plan(blocks, tap_kept)
 
 
 def apply_plan(
@@ -125,9 +99,3 @@ def apply_plan(
             thaws = block in plan.blocks
             share = names.index(block) / len(names) if block and thaws else 0.0
             layer.rate = drop_connect_rate * share
-
-
-def is_behind(backbone: keras.Model, layer: str, other: str) -> bool:
-    """Whether a layer comes after another one in the network."""
-    names = [x.name for x in backbone.layers]
-    return names.index(layer) > names.index(other)

@@ -9,16 +9,14 @@ from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
-from thaw.frozen.network import FrozenNetwork, freeze_model
-from thaw.network.backend import keras
-from thaw.network.parts import get_part
+from thaw.frozen.backbone import take_frozen
+from thaw.frozen.network import FrozenNetwork
 from thaw.network.plan import CACHED, POOLED_FEATURES, TAP, Plan
 from thaw.run.efficientnet import IMAGE
 
 
 def open_inputs(
     plan: Plan,
-    backbone: keras.Model,
     dataset: Dataset,
     features: Features,
     activations: str | Path,
@@ -29,9 +27,9 @@ def open_inputs(
 
     Args:
         plan: says where the activations at its cut come from.
-        backbone: computes them where they are not kept.
         dataset: the images.
-        features: data/features.
+        features: data/features; the backbone there computes activations that
+            are not kept.
         activations: the folder data/activations.
         views: of each training image.
         augment: the keywords of `augment_images`.
@@ -48,8 +46,7 @@ def open_inputs(
     images = {s: gather_views(dataset, s, augment) for s in TRAINED}
     if plan.cut == IMAGE:
         return images
-    part = get_part(backbone, IMAGE, plan.cut)
-    prefix = freeze_model(part, features.wanted_precision, "uint8")
+    prefix = take_frozen(features, IMAGE, plan.cut)
     return {
         s: stream(prefix, images[s], prefix.get_precision(s)) for s in TRAINED
     }
