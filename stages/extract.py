@@ -1,5 +1,7 @@
 """The frozen backbone, once over every view: pooled features and the tap."""
 
+from pathlib import Path
+
 from thaw.data.activations import write_about, write_labels
 from thaw.data.dataset import Dataset
 from thaw.data.splits import SPLITS
@@ -44,7 +46,7 @@ def extract(
     with open_checkpoint() as checkpoint, new_folder(FEATURES) as folder:
         last = previous and previous.folder / FEATURES
         if not (last and copy_backbone(last, dataset.image_size, folder)):
-            keep_backbone(p, dataset.image_size, folder)
+            freeze_backbone(p, dataset.image_size, folder)
         architecture = read_architecture(folder)
         tap = architecture.tap if p.extract.tap else None
         layers = ({tap: "float16"} if tap else {}) | {POOLED: "float32"}
@@ -78,6 +80,13 @@ def extract(
             "environment": describe_environment(),
         }
         write_about(folder, digests, about)
+
+
+def freeze_backbone(p: params.Params, image_size: int, folder: Path) -> None:
+    from thaw.network.backbone import build_backbone  # Keras, seconds
+
+    backbone = build_backbone(**p.backbone.model_dump(), image_size=image_size)
+    keep_backbone(backbone, p.extract.precision, folder)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import openvino
 import pytest
-import yaml
 from conftest import slow
 from networks import as_list
 from samples import AUGMENT, DIGESTS, IMAGES
 
-from benchmarks.project import ROOT
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
 from thaw.data.views import augment_images
@@ -42,7 +40,6 @@ from thaw.network.thawing import (
 from thaw.run.checkpoints import Checkpoint
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.run.environment import get_processor
-from thaw.run.params import Params
 
 RNG = np.random.default_rng(0)
 
@@ -237,21 +234,11 @@ def kept(checkpoint, tmp_path_factory):
 
     def keep_once(engine):
         if engine not in found:
-            found[engine] = keep(checkpoint, tmp_path_factory.mktemp(engine))
+            found[engine] = tmp_path_factory.mktemp(engine)
+            keep_backbone(checkpoint, "float32", found[engine])
         return found[engine]
 
     return keep_once
-
-
-def keep(backbone, folder):
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["extract"]["precision"] = "float32"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "thaw.network.backbone.build_backbone", lambda **_: backbone
-        )
-        keep_backbone(Params(**values), 32, folder)
-    return folder
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -283,7 +270,7 @@ def test_the_same_backbone_is_kept_in_the_same_bytes(
     use(engine)
     for name in ("again", "copied"):
         (tmp_path / name).mkdir()
-    keep(b0, tmp_path / "again")
+    keep_backbone(b0, "float32", tmp_path / "again")
     assert copy_backbone(kept(engine), 32, tmp_path / "copied")
     for name in ("again", "copied"):
         assert list_contents(tmp_path / name) == list_contents(kept(engine))

@@ -13,6 +13,7 @@ from samples import AUGMENT, DIGESTS, IMAGES, LABELS, ROWS, STILL
 from thaw.data.activations import Features
 from thaw.data.views import augment_images, gather_views
 from thaw.files.text import write_json
+from thaw.frozen.backbone import keep_backbone
 from thaw.frozen.network import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.network import backend
@@ -95,7 +96,8 @@ def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
             "engine": network.engine,
         },
     )
-    rest = (b0, dataset, Features(tmp_path), tmp_path, 2, AUGMENT)
+    keep_backbone(b0, "float32", tmp_path)
+    rest = (dataset, Features(tmp_path), tmp_path, 2, AUGMENT)
     kept = open_inputs(plan, *rest)
     streamed = open_inputs(replace(plan, activations=STREAMED), *rest)
     which, views = np.array([3, 0, 21, 3]), np.array([1, 0, 1, 0])
@@ -113,7 +115,7 @@ def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
 
 def test_a_network_without_frozen_part_is_fed_with_images(b0, dataset):
     plan = make_plan(b0, "all", tap_kept=True)
-    inputs = open_inputs(plan, b0, dataset, None, "", 2, AUGMENT)
+    inputs = open_inputs(plan, dataset, None, "", 2, AUGMENT)
     views = np.arange(24) % 2
     assert np.array_equal(
         inputs["train"](ROWS, views),
@@ -192,6 +194,9 @@ def test_training_from_the_cache_and_streaming_agree(
     plan = make_plan(b0, blocks, tap_kept=False)
     assert plan.activations == CACHED
     weights = b0.get_weights()
+    features = tmp_path / "features"
+    features.mkdir()
+    keep_backbone(b0, "float32", features)
     predictions = {}
     still = STILL | {"seed": 0}
     for activations in (CACHED, STREAMED):
@@ -205,9 +210,8 @@ def test_training_from_the_cache_and_streaming_agree(
         model.set_weights(start)
         inputs = open_inputs(
             replace(plan, activations=activations),
-            b0,
             dataset,
-            Streaming,
+            SimpleNamespace(folder=features, wanted_precision="float32"),
             tmp_path / "kept",
             1,
             still,
@@ -228,12 +232,6 @@ def test_training_from_the_cache_and_streaming_agree(
     assert not np.array_equal(cached, streamed)
     assert np.array_equal(cached.argmax(1), streamed.argmax(1))
     np.testing.assert_allclose(cached, streamed, atol=0.02)
-
-
-class Streaming:
-    """Stands in for data/features, of which streaming reads the precision."""
-
-    wanted_precision = "float32"
 
 
 def keep_cut(backbone, plan, dataset, folder, augment):

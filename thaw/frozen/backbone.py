@@ -6,37 +6,40 @@ seconds to import, nor the seconds of another conversion.
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thaw.data.activations import Features
 from thaw.frozen.network import FrozenNetwork, freeze_model, read_network
 from thaw.network.plan import Architecture
 from thaw.run.efficientnet import IMAGE
-from thaw.run.params import Params
+
+if TYPE_CHECKING:
+    from thaw.network.backend import keras
 
 # In data/features.
 NETWORK = "network"
 ARCHITECTURE = "architecture.json"
 
 
-def keep_backbone(p: Params, image_size: int, folder: Path) -> None:
-    """Freezes the backbone, with an output behind each of its parts.
+def keep_backbone(
+    backbone: "keras.Model", precision: str, folder: Path
+) -> None:
+    """Freezes a backbone, with an output behind each of its parts.
 
     Args:
-        p: the parameters.
-        image_size: pixels a side.
+        backbone: from `build_backbone`.
+        precision: as in `freeze_model`.
         folder: gets `NETWORK` and `ARCHITECTURE`.
 
     Raises:
-        InputError: where the weights or the precision can't be had.
+        InputError: where the precision can't be had.
     """
-    from thaw.network.backbone import build_backbone
     from thaw.network.parts import get_part
     from thaw.network.thawing import describe_backbone
 
-    backbone = build_backbone(**p.backbone.model_dump(), image_size=image_size)
     architecture = describe_backbone(backbone)
     part = get_part(backbone, IMAGE, *architecture.outputs)
-    network = freeze_model(part, p.extract.precision, "uint8")
+    network = freeze_model(part, precision, "uint8")
     (folder / NETWORK).mkdir()
     network.write(folder / NETWORK)
     architecture.write(folder / ARCHITECTURE)
