@@ -135,8 +135,7 @@ def take_part(
     inputs = part.get_parameters()
     if start:
         source = results[start]
-        given = ops.parameter(source.get_shape(), np.dtype(dtype), name=start)
-        given.output(0).set_names({start})
+        given = ops.parameter(source.get_shape(), np.dtype(dtype))
         inputs = [given]
         values = ops.convert(given, "f32").output(0)
         # OpenVINO computes with channels first: what it lists as an output
