@@ -41,7 +41,14 @@ class OpenVINOEngine:
         self._queues: dict[str, openvino.AsyncInferQueue] = {}
 
     def write(self, folder: Path) -> None:
-        openvino.serialize(self._network, *(folder / name for name in FILES))
+        try:
+            openvino.serialize(
+                self._network, *(folder / name for name in FILES)
+            )
+        except RuntimeError as error:  # OpenVINO does not say what failed
+            raise OSError(
+                f"{folder} can't be written; the disk may be full: {error}"
+            ) from error
 
     def take(
         self, start: str, ends: Sequence[str], dtype: str
