@@ -93,7 +93,8 @@ def convert_image(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+    # Pillow copies a picture that is RGB already.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def hash_pixels(image: Image.Image) -> str:

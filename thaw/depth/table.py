@@ -45,6 +45,8 @@ def write_depths(path: str | Path, results: Sequence["Result"]) -> None:
 
 def make_rows(results: Sequence["Result"]) -> Iterator[list]:
     """A row for each depth, the shallowest first."""
+    if not results:
+        return  # before SciPy is imported, which takes longer than the stage
     from scipy.stats import binomtest
 
     final = [result for result in results if result.stayed]
