@@ -20,7 +20,7 @@ from thaw.files.atomic import measure_size
 from thaw.run.environment import describe_environment
 
 FIGURES = ROOT / "docs/scale.json"
-COUNTS = (500, 2500)
+COUNTS = (500, 8000)
 IMAGE_SIZE, VIEWS = 224, 4
 STAGES = read_stages("dvc.yaml")[1:]  # all but check, which takes no time
 SPREAD = ("extract", "head", "prefix", "finetune")  # the others run on one node
@@ -126,7 +126,7 @@ def count_traffic(figures: dict) -> dict[str, dict[str, float]]:
     views = share["train"] * figures["views"] + share["validation"]
     pixels, features, cut = kept["prepare"], kept["extract"], kept["prefix"]
     pooled = kept["pooled"] / (views + share["test"])  # of a view
-    tap = (features - kept["pooled"]) / (views + share["test"]) * views
+    tap = (features - kept["pooled"]) / (views + 2 * share["test"])  # 16 bits
     return {
         "prepare": {"read": figures["bytes_of_photograph"], "written": pixels},
         "extract": {
@@ -138,9 +138,14 @@ def count_traffic(figures: dict) -> dict[str, dict[str, float]]:
         "head": {"read": EPOCHS["head"] * seen * pooled},
         "audit": {"read": pooled},
         "depth": {},
-        "prefix": {"read": tap, "written": cut, "sent": tap, "back": cut},
+        "prefix": {
+            "read": tap * views,
+            "written": cut,
+            "sent": tap * views,
+            "back": cut,
+        },
         "finetune": {"read": EPOCHS["finetune"] * seen * cut / views},
-        "evaluate": {"read": share["test"] * (pixels + pooled)},
+        "evaluate": {"read": share["test"] * (2 * tap + pooled)},  # 32 bits
         "report": {},
     }
 

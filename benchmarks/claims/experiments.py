@@ -390,6 +390,16 @@ def try_regression(bench: Bench) -> Iterator[Run]:
         yield Run(where, "LogisticRegressionCV", 1, partial(regress, lab))
 
 
+def try_bits(bench: Bench) -> Iterator[Run]:
+    """Behind block3 of EfficientNetB4: 22 of 32 blocks thawed."""
+    for name in FAR:
+        lab = bench.open(name)
+        for bits in (16, 8):
+            for seed in SEEDS:
+                do = partial(bench.thaw, lab, 22, seed, bits=bits)
+                yield Run(name, f"{bits} bits", seed, do)
+
+
 EXPERIMENTS = {
     "range": try_range,
     "normalization": try_normalization,
@@ -406,4 +416,5 @@ EXPERIMENTS = {
     "tricks": try_tricks,
     "regression": try_regression,
     "start": try_start,
+    "bits": try_bits,
 }

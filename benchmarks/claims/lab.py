@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.project import Project
 from thaw.data.activations import KeptViews
-from thaw.data.dataset import Dataset
+from thaw.data.dataset import Dataset, Gather
 from thaw.data.folds import find_sets
 from thaw.data.splits import count_views
 from thaw.data.views import gather_views
@@ -195,6 +195,41 @@ class Lab:
             out = create_array(unfinished, (count, *network.outputs[0]), dtype)
             network.run(load, count, [out], precision=precision)
             unfinished.rename(path)
+
+
+@dataclass(frozen=True)
+class EightBits:
+    """Activations (n, ..., C) in 8 bits, with a scale for each channel.
+
+    Attributes:
+        low: (C,), what 0 stands for.
+        step: (C,), from one number to the next.
+    """
+
+    low: np.ndarray
+    step: np.ndarray
+
+    @classmethod
+    def fit(cls, activations: np.ndarray) -> "EightBits":
+        axes = tuple(range(activations.ndim - 1))
+        low, high = (
+            find(activations, axis=axes).astype(np.float32)
+            for find in (np.min, np.max)
+        )
+        return cls(low, np.maximum(high - low, 1e-6) / 255)
+
+    def encode(self, activations: np.ndarray) -> np.ndarray:
+        steps = (activations.astype(np.float32) - self.low) / self.step
+        return np.clip(np.rint(steps), 0, 255).astype(np.uint8)
+
+    def decode(self, steps: np.ndarray) -> np.ndarray:
+        return self.low + self.step * steps.astype(np.float32)
+
+    def round(self, gather: Gather) -> Gather:
+        """What gathers activations as they come back from 8 bits."""
+        return lambda rows, view_numbers: self.decode(
+            self.encode(gather(rows, view_numbers))
+        )
 
 
 class Scores(keras.callbacks.Callback):
@@ -403,6 +438,7 @@ def thaw(
     head: keras.Model,
     views: int = VIEWS,
     prepare: Callable[[keras.Model], bool] = lambda model: True,
+    bits: int = 16,
     **change,
 ) -> dict:
     """Fine-tunes by the recipe of params.yaml; scores.
@@ -415,6 +451,7 @@ def thaw(
         views: of the training images.
         prepare: changes which layers train; whether BatchNormalization may
             still be folded.
+        bits: that an activation at the cut is kept in, 16 or 8.
         change: of the recipe.
     """
     recipe = lab.params.finetune.model_dump(
@@ -425,6 +462,9 @@ def thaw(
     plan = make_plan(backbone, blocks, tap_kept=False)
     apply_plan(backbone, plan, lab.params.finetune.drop_connect_rate)
     gather = lab.gather_all(plan.cut, views)
+    if bits == 8:
+        code = EightBits.fit(gather["train"].arrays[0])
+        gather = {split: code.round(gather[split]) for split in gather}
     make_deterministic(seed)
     model = join_head(backbone, head)
     foldable = prepare(model)
