@@ -179,7 +179,8 @@ def check_plan(backbone, blocks, count):
         (4, "block6a_project_bn", TAP),
         *slow(
             (8, "block4c_add", CACHED),
-            (9, "block4b_add", STREAMED),
+            (12, "block3a_project_bn", CACHED),
+            (13, "block2b_add", STREAMED),
             (16, "stem_activation", STREAMED),
         ),
         ("all", IMAGE, STREAMED),

@@ -36,6 +36,7 @@ from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
 from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.batches import Batches, feed
+from thaw.train.inputs import stream
 from thaw.train.recipe import L2FromStart, Recipe
 
 SPLITS = ("train", "validation", "test")
@@ -167,6 +168,20 @@ class Lab:
         return {
             split: self.gather(
                 layer, split, count_views(split, views), **change
+            )
+            for split in SPLITS
+        }
+
+    def stream(self, layer: str) -> dict[str, Gather]:
+        """For every split what computes a layer's output, in 32 bits."""
+        part = get_part(self.build_backbone(), IMAGE, layer)
+        network = freeze_model(part, "auto", "uint8")
+        augment = self.params.augment.model_dump()
+        return {
+            split: stream(
+                network,
+                gather_views(self.dataset, split, augment),
+                network.get_precision(split),
             )
             for split in SPLITS
         }
@@ -451,7 +466,8 @@ def thaw(
         views: of the training images.
         prepare: changes which layers train; whether BatchNormalization may
             still be folded.
-        bits: that an activation at the cut is kept in, 16 or 8.
+        bits: that an activation at the cut is kept in, 16 or 8; 32: it is
+            kept nowhere.
         change: of the recipe.
     """
     recipe = lab.params.finetune.model_dump(
@@ -461,7 +477,10 @@ def thaw(
     backbone = lab.build_backbone()
     plan = make_plan(backbone, blocks, tap_kept=False)
     apply_plan(backbone, plan, lab.params.finetune.drop_connect_rate)
-    gather = lab.gather_all(plan.cut, views)
+    if bits == 32:
+        gather = lab.stream(plan.cut)
+    else:
+        gather = lab.gather_all(plan.cut, views)
     if bits == 8:
         code = EightBits.fit(gather["train"].arrays[0])
         gather = {split: code.round(gather[split]) for split in gather}

@@ -4,6 +4,7 @@ It is made and read without Keras; thawing.py describes a backbone, and applies
 a plan to it.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from thaw.files.text import read_json, write_json
 from thaw.run.efficientnet import IMAGE, POOLED
 
 # Where finetune's inputs come from. Cached activations save running the prefix
-# in every epoch. Beyond half of the blocks they are so large, and the prefix is
-# so short, that running it is cheaper (measured on B0: 8 of 16 blocks).
+# in every epoch. Behind the first blocks they are larger than the packed image,
+# and the prefix is so short that running it saves nothing.
 POOLED_FEATURES = "features"  # no block thawed: data/features has them
 TAP = "tap"  # the cut is the tap: data/features has it
 CACHED = "cached"  # data/activations
@@ -133,8 +134,10 @@ class Architecture:
             cut, shape = frozen[-1].output, frozen[-1].shape
             if tap_kept and cut == self.tap:
                 activations = TAP
+            elif 2 * math.prod(shape) < 3 * self.image_size**2:  # bytes
+                activations = CACHED
             else:
-                activations = CACHED if 2 * count <= len(middle) else STREAMED
+                activations = STREAMED
         layers = {
             name: n for part in trained for name, n in part.layers.items()
         }

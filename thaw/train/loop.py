@@ -127,19 +127,20 @@ def train_model(
     scored.set_model(model)
     keeper = Keeper(checkpoint, scored, layers)
     keeper.set_model(model)
-    if kept := load_kept(checkpoint):
+    kept = load_kept(checkpoint)
+    if kept:
         keeper.restore(*kept)
         place_variables(model)
-        if not quiet and not scored.lost:
-            say(
-                f"resumes a run that was cut off: {len(keeper.curves)} of "
-                f"{recipe.epochs} epochs are done; the next one starts again"
-            )
     elif recipe.from_trained:
         keeper.start = scored.measure()
+    done = len(keeper.curves)
+    if kept and not (quiet or scored.lost):
+        say(
+            f"resumes a run that was cut off: {done} of {recipe.epochs} epochs "
+            "are done" + "; the next one starts again" * (done < recipe.epochs)
+        )
     start, classes = keeper.start, model.output_shape[-1]
     scored.highest_loss = min(recipe.highest_loss, limit_loss(start, classes))
-    done = len(keeper.curves)
     if not scored.lost and done < recipe.epochs:
         train.first_step = done * train.steps
         model.fit(
