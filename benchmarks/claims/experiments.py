@@ -393,8 +393,8 @@ def try_regression(bench: Bench) -> Iterator[Run]:
 def try_bits(bench: Bench) -> Iterator[Run]:
     """Behind block3 of EfficientNetB4: 22 of 32 blocks thawed.
 
-    At the rate of params.yaml all arms are lost: these take a third of it, as
-    the stage then does, and clip as it does.
+    At the rate of params.yaml, not clipped, hands are lost: these take a third
+    of it, as the stage would go on with, and clip as it does.
     """
     change = {
         "epochs": 4,
