@@ -218,14 +218,15 @@ CLAIMS = (
         "A deep cut, kept in 16 bits or in 8 (ours)",
         "streamed",
         "Equal on hands; on signs two seeds do not tell",
-        "Behind block3, 22 of 32 blocks thawed, 4 epochs at 0.001, clipped; at "
-        "0.003, not clipped, hands were lost. Streamed, the cut is computed in "
-        "32 bits in every epoch; kept in 8, each channel has a scale. On both "
-        "sets activations in 16 bits agree with those that are streamed to "
-        "0.0002 of their norm; on signs trainings that begin so near each other "
-        "end up to 8 points apart. Signs come from 0.57, the head alone, to 0.83 "
-        "and more: there so deep a thaw at a lower rate is worth far more than "
-        "the 8 blocks above. Two seeds; of signs in 8 bits one.",
+        "Behind block3, 22 of 32 blocks thawed, 4 epochs at 0.001, clipped; "
+        "at 0.003, not clipped, hands were lost. Streamed, the cut is "
+        "computed in 32 bits in every epoch; kept in 8, each channel has a "
+        "scale. On both sets activations in 16 bits agree with those that "
+        "are streamed to 0.0002 of their norm; on signs trainings that begin "
+        "so near each other end up to 8 points apart. Signs come from 0.57, "
+        "the head alone, to 0.83 and more: there so deep a thaw at a lower "
+        "rate is worth far more than the 8 blocks above. Two seeds; of signs "
+        "in 8 bits one.",
         ("gain",),
     ),
     Claim(
