@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import accuracy, engine, memory, recipe, suffix
 from benchmarks.project import ROOT
-from thaw.run.environment import get_processor
+from thaw.stage.environment import get_processor
 
 PARTS = {
     "recipe": recipe.measure,

@@ -19,9 +19,9 @@ from benchmarks.claims.lab import SETS, SPLITS, Lab
 from benchmarks.project import ROOT
 from thaw.audit.neighbours import MOST_ASKED, find_neighbours
 from thaw.audit.opinions import Opinions, judge_labels
+from thaw.data.efficientnet import POOLED
 from thaw.data.folds import join_pictures
 from thaw.network.rounds import Labels
-from thaw.run.efficientnet import POOLED
 
 SIZES = {"clothing": 224, "traffic-signs": 128, "sign-digits": 128}
 SHARE = 0.05  # of the labels

@@ -26,9 +26,10 @@ import numpy as np
 from benchmarks.claims.lab import EightBits
 from thaw.data.activations import gather_kept, get_path
 from thaw.data.dataset import Gather
+from thaw.data.efficientnet import IMAGE, LOGITS, VARIANTS
 from thaw.data.views import augment_images
 from thaw.files.arrays import create_array
-from thaw.frozen.network import freeze_model
+from thaw.frozen.engines import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -36,7 +37,6 @@ from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
 from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
-from thaw.run.efficientnet import IMAGE, LOGITS, VARIANTS
 from thaw.train.batches import Batches, feed
 from thaw.train.inputs import stream
 

@@ -15,15 +15,16 @@ from PIL import Image
 from benchmarks.project import PARAMS, RECIPE, run
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
+from thaw.data.efficientnet import IMAGE, POOLED
 from thaw.data.images import resize_image
 from thaw.data.views import augment_images
 from thaw.files.arrays import create_array
-from thaw.frozen.network import FrozenNetwork, freeze_model
+from thaw.frozen.engines import freeze_model
+from thaw.frozen.network import FrozenNetwork
 from thaw.frozen.openvino import convert_to_openvino
 from thaw.network.backbone import build_backbone
 from thaw.network.parts import get_part
 from thaw.network.thawing import find_tap
-from thaw.run.efficientnet import IMAGE, POOLED
 
 COUNT = 2048
 SECONDS = 8

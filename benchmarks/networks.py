@@ -25,11 +25,11 @@ import numpy as np
 
 from benchmarks.memory import measure_stage, write_photographs
 from benchmarks.project import Project, run
-from thaw.frozen.network import freeze_model
+from thaw.data.efficientnet import IMAGE, POOLED, VARIANTS
+from thaw.frozen.engines import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.parts import get_part
 from thaw.network.thawing import find_tap, list_blocks
-from thaw.run.efficientnet import IMAGE, POOLED, VARIANTS
 
 NETWORKS = [
     "EfficientNetB0",

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.memory import write_photographs
 from benchmarks.project import ROOT, Project, read_stages
 from thaw.files.atomic import measure_size
-from thaw.run.environment import describe_environment
+from thaw.stage.environment import describe_environment
 
 FIGURES = ROOT / "docs/scale.json"
 COUNTS = (500, 8000)

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from thaw.data.activations import gather_kept, get_path
+from thaw.data.efficientnet import LOGITS
 from thaw.files.arrays import create_array
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
@@ -17,7 +18,6 @@ from thaw.network.folding import fold_normalization
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
 from thaw.network.thawing import apply_plan, make_plan
-from thaw.run.efficientnet import LOGITS
 from thaw.train.batches import Batches, feed
 
 COUNT = 3072

@@ -35,13 +35,13 @@ from benchmarks.claims.lab import SPLITS, Lab, Photographs
 from benchmarks.guide import build_model
 from benchmarks.project import RECIPE, ROOT, Project, run
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import POOLED
 from thaw.data.splits import count_views
 from thaw.files.tables import read_table, write_table
 from thaw.files.text import write_json
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.parts import get_part
 from thaw.network.thawing import apply_plan, make_plan
-from thaw.run.efficientnet import POOLED
 from thaw.train.batches import Batches, feed
 
 HEAD, FINETUNE = RECIPE["head"]["epochs"], RECIPE["finetune"]["epochs"]

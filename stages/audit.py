@@ -7,15 +7,17 @@ from thaw.audit.opinions import judge_labels
 from thaw.audit.table import COLUMNS, count_doubts, write_audit
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import POOLED
 from thaw.data.folds import find_sets
 from thaw.data.splits import SPLITS
+from thaw.files.phrases import format_count
 from thaw.files.tables import write_table
 from thaw.files.text import write_json
 from thaw.network.rounds import Labels
 from thaw.run import params
-from thaw.run.console import format_count, run_stage, say, say_wrote
-from thaw.run.efficientnet import POOLED
-from thaw.run.environment import describe_environment
+from thaw.run.console import say, say_wrote
+from thaw.stage.environment import describe_environment
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from thaw.depth.table import write_depths
 from thaw.files.text import write_json
 from thaw.run import params
-from thaw.run.console import run_stage, say_wrote
-from thaw.run.environment import describe_environment
+from thaw.run.console import say_wrote
+from thaw.stage.environment import describe_environment
+from thaw.stage.runner import run_stage
 
 if TYPE_CHECKING:  # a number passes without Keras
     from thaw.depth.race import Result
@@ -53,7 +54,7 @@ def race_depths(p: params.Params) -> tuple[list["Result"], int | str]:
     from thaw.depth.race import Race, pick_best
     from thaw.network.backbone import build_backbone
     from thaw.network.thawing import list_blocks
-    from thaw.run.checkpoints import open_checkpoint
+    from thaw.stage.checkpoints import open_checkpoint
 
     dataset, features = Dataset(PREPARED), Features(FEATURES)
     backbone = build_backbone(

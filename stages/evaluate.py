@@ -4,6 +4,7 @@ import numpy as np
 
 from thaw.data.activations import Features, open_activations
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import IMAGE
 from thaw.evaluate.comparison import compare_hits, judge_gain
 from thaw.evaluate.scores import (
     score_predictions,
@@ -19,10 +20,10 @@ from thaw.frozen.models import read_models
 from thaw.frozen.passes import predict
 from thaw.network.model_info import read_info
 from thaw.run import params
-from thaw.run.checkpoints import Checkpoint, open_checkpoint
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import IMAGE
-from thaw.run.environment import describe_environment
+from thaw.run.console import say, say_wrote
+from thaw.stage.checkpoints import Checkpoint, open_checkpoint
+from thaw.stage.environment import describe_environment
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

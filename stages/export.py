@@ -23,10 +23,11 @@ from thaw.network.model_file import load_model
 from thaw.network.model_info import INFO_FILE, read_info
 from thaw.network.plan import Plan
 from thaw.network.temperature import calibrate
-from thaw.prepare.sources import open_source
+from thaw.prepare.sources import OPENING, open_source
 from thaw.run import params
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.environment import describe_environment
+from thaw.run.console import say, say_wrote
+from thaw.stage.environment import describe_environment
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 PLAN = "data/activations/plan.json"
@@ -89,13 +90,7 @@ def open_originals(
     prepare: params.Prepare, dataset: Dataset, rows: np.ndarray
 ) -> Iterator[np.ndarray]:
     """The original images of some rows of the test split, one at a time."""
-    source = open_source(
-        prepare.source,
-        prepare.path,
-        prepare.classes,
-        prepare.name,
-        prepare.data_dir,
-    )
+    source = open_source(**prepare.model_dump(include=OPENING))
     index = list(dataset.read_index("test"))
     return load_originals(source, [index[row] for row in rows])
 

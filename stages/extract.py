@@ -4,6 +4,7 @@ from pathlib import Path
 
 from thaw.data.activations import write_about, write_labels
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import IMAGE, POOLED
 from thaw.data.splits import SPLITS
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
@@ -17,11 +18,11 @@ from thaw.frozen.earlier import find_earlier
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import Cluster, open_cluster
 from thaw.run import params
-from thaw.run.checkpoints import open_checkpoint
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import IMAGE, POOLED
-from thaw.run.environment import describe_environment
-from thaw.run.previous import Previous, open_previous
+from thaw.run.console import say, say_wrote
+from thaw.stage.checkpoints import open_checkpoint
+from thaw.stage.environment import describe_environment
+from thaw.stage.previous import Previous, open_previous
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

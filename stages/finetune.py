@@ -2,8 +2,10 @@
 
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import LOGITS
 from thaw.data.splits import TRAINED
 from thaw.files.atomic import new_folder
+from thaw.files.rank import is_first
 from thaw.frozen.models import keep_models
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
@@ -15,10 +17,9 @@ from thaw.network.parts import get_part
 from thaw.network.plan import Plan
 from thaw.network.thawing import apply_plan
 from thaw.run import params
-from thaw.run.checkpoints import open_checkpoint
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import LOGITS
-from thaw.run.process import is_first
+from thaw.run.console import say, say_wrote
+from thaw.stage.checkpoints import open_checkpoint
+from thaw.stage.runner import run_stage
 from thaw.train.batches import open_batches
 from thaw.train.distribution import join_processes
 from thaw.train.inputs import open_inputs

@@ -2,19 +2,20 @@
 
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import LOGITS, POOLED
 from thaw.data.folds import find_sets
 from thaw.data.splits import TRAINED
 from thaw.errors import InputError
+from thaw.files.rank import is_first
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, start_head
 from thaw.network.model_file import save_model
 from thaw.network.model_info import ModelInfo
 from thaw.network.parts import get_part
 from thaw.run import params
-from thaw.run.checkpoints import open_checkpoint
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import LOGITS, POOLED
-from thaw.run.process import is_first
+from thaw.run.console import say, say_wrote
+from thaw.stage.checkpoints import open_checkpoint
+from thaw.stage.runner import run_stage
 from thaw.train.batches import open_batches
 from thaw.train.distribution import join_processes
 from thaw.train.loop import train_model

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from thaw.data.activations import Features, write_about
 from thaw.data.dataset import Dataset, Gather
+from thaw.data.efficientnet import IMAGE
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
@@ -15,11 +16,11 @@ from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
 from thaw.network.plan import CACHED, Architecture, Plan
 from thaw.run import params
-from thaw.run.checkpoints import Checkpoint, open_checkpoint
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import IMAGE
-from thaw.run.environment import describe_environment
-from thaw.run.previous import open_previous
+from thaw.run.console import say, say_wrote
+from thaw.stage.checkpoints import Checkpoint, open_checkpoint
+from thaw.stage.environment import describe_environment
+from thaw.stage.previous import open_previous
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"

@@ -1,6 +1,8 @@
 """Images of any source, decoded, resized, split and packed."""
 
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import VARIANTS, get_image_size
+from thaw.data.origin import warn_of_characters
 from thaw.data.splits import SPLITS
 from thaw.files.atomic import link_folder, new_folder
 from thaw.files.text import write_json
@@ -8,13 +10,13 @@ from thaw.prepare.corrections import read_corrections
 from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
 from thaw.prepare.pictures import describe_pictures
-from thaw.prepare.sources import open_source
+from thaw.prepare.sources import OPENING, open_source
 from thaw.run import params
-from thaw.run.checkpoints import open_checkpoint
-from thaw.run.console import run_stage, say, say_wrote
-from thaw.run.efficientnet import VARIANTS
-from thaw.run.environment import describe_environment
-from thaw.run.previous import open_previous
+from thaw.run.console import say, say_wrote
+from thaw.stage.checkpoints import open_checkpoint
+from thaw.stage.environment import describe_environment
+from thaw.stage.previous import open_previous
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 CORRECTIONS = "corrections.csv"
@@ -24,15 +26,12 @@ CLASSES = "plots/classes.csv"
 
 def main() -> None:
     p = params.load()
-    source = open_source(
-        p.prepare.source,
-        p.prepare.path,
-        p.prepare.classes,
-        p.prepare.name,
-        p.prepare.data_dir,
-    )
+    source = open_source(**p.prepare.model_dump(include=OPENING))
     say(f"reading {source.size} images, {len(source.classes)} classes")
-    if warning := p.warning_of_characters:
+    image_size = get_image_size(p.backbone.name, p.prepare.image_size)
+    if warning := warn_of_characters(
+        p.prepare.source, p.backbone.weights, p.backbone.file
+    ):
         say(f"warning: {warning}")
     with (
         open_previous() as previous,
@@ -42,10 +41,10 @@ def main() -> None:
         before = previous.folder / PREPARED if previous else None
         counts = prepare_dataset(
             source,
-            DecodedBefore(before, p.image_size),
+            DecodedBefore(before, image_size),
             read_corrections(CORRECTIONS),
             checkpoint,
-            image_size=p.image_size,
+            image_size=image_size,
             fit=p.prepare.fit,
             validation=p.prepare.validation,
             test=p.prepare.test,

@@ -10,7 +10,8 @@ from thaw.report.ending import describe_end
 from thaw.report.page import Results, write_report
 from thaw.report.pictures import draw_duplicates, draw_views
 from thaw.run import params
-from thaw.run.console import run_stage, say_wrote
+from thaw.run.console import say_wrote
+from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 PLAN = "data/activations/plan.json"

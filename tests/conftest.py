@@ -251,3 +251,17 @@ def list_checkpoints(project):
 def in_the_project(monkeypatch):
     """Where prepare.path and backbone.file are."""
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def as_stage(fresh_project, tmp_path, monkeypatch):
+    """Sets what DVC sets for a stage, in a copy of the project."""
+    project = fresh_project.copy(tmp_path / "project")
+
+    def enter(stage, folder=project.folder):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("DVC_STAGE", stage)
+        monkeypatch.setenv("DVC_ROOT", str(project.folder))
+        return project
+
+    return enter

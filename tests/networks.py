@@ -5,12 +5,12 @@ from pathlib import Path
 
 from samples import IMAGES, LABELS
 
+from thaw.data.efficientnet import IMAGE
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
 from thaw.network.thawing import apply_plan, make_plan
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.efficientnet import IMAGE
+from thaw.stage.checkpoints import Checkpoint
 from thaw.train.batches import Batches
 
 

@@ -64,11 +64,12 @@ def finish(program: subprocess.Popen) -> tuple[str, str]:
         end(program)
 
 
-def run(*command: str, cwd: Path = ROOT) -> str:
+def run(*command: str, cwd: Path = ROOT, **env: str) -> str:
     """Output of a command that must succeed."""
     return subprocess.run(
         command,
         cwd=cwd,
+        env=os.environ | env,
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -76,6 +77,6 @@ def run(*command: str, cwd: Path = ROOT) -> str:
     ).stdout
 
 
-def run_python(code: str, cwd: Path = ROOT) -> str:
+def run_python(code: str, cwd: Path = ROOT, **env: str) -> str:
     """Output of a program in Python that must succeed."""
-    return run(sys.executable, "-c", code, cwd=cwd)
+    return run(sys.executable, "-c", code, cwd=cwd, **env)

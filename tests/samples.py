@@ -14,7 +14,7 @@ from thaw.files.atomic import link_folder, new_folder
 from thaw.prepare.corrections import Corrections
 from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.pack import prepare_dataset
-from thaw.run.checkpoints import Checkpoint
+from thaw.stage.checkpoints import Checkpoint
 
 RNG = np.random.default_rng(0)
 

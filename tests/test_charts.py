@@ -7,7 +7,8 @@ import pytest
 from samples import ODD
 
 from benchmarks.project import ROOT
-from thaw.frozen.network import freeze_model
+from thaw.data.efficientnet import LOGITS
+from thaw.frozen.engines import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras
 from thaw.network.gradcam import TOP, add_heat
@@ -15,7 +16,6 @@ from thaw.network.head import build_head, join_head, standardize_head
 from thaw.network.parts import get_part
 from thaw.report.charts import cut_middle, draw_confusion, draw_curves
 from thaw.report.heat import paint_heat
-from thaw.run.efficientnet import LOGITS
 
 
 def test_long_names_keep_both_ends():

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.project import ROOT
 from thaw.files.text import read_yaml
 from thaw.report.ending import is_at_hand
-from thaw.run.dvc_files import list_outs
+from thaw.stage.dvc_files import list_outs
 
 pytestmark = pytest.mark.slow
 

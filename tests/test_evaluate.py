@@ -10,6 +10,7 @@ from thaw.evaluate.scores import (
     measure_calibration,
     rank_labels,
     score_predictions,
+    write_scores,
 )
 from thaw.evaluate.verdict import (
     describe_scores,
@@ -206,3 +207,12 @@ def test_the_gain_is_judged_pair_by_pair(results):
     assert scores["gain_p_value"] == expected.p_value
     assert scores["gain_verdict"] == expected.judge()
     assert scores["gain_ci_low"] <= scores["gain"] <= scores["gain_ci_high"]
+
+
+def test_a_model_that_gets_nothing_right_has_scores(tmp_path):
+    labels = np.array([0, 1, 2, 0])
+    wrong = np.eye(3)[[1, 2, 0, 1]]
+    write_scores(tmp_path / "scores.csv", {"head": wrong}, labels, "abc")
+    rows = read(tmp_path / "scores.csv")
+    assert [int(row["images"]) for row in rows] == [2, 1, 1]
+    assert {float(row["f1"]) for row in rows} == {0}

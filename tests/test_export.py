@@ -14,6 +14,7 @@ from samples import draw_stripes, write_photographs
 
 from benchmarks.project import ROOT
 from thaw.commands import predict
+from thaw.data.efficientnet import IMAGE, LOGITS
 from thaw.data.images import decode_image, resize_image
 from thaw.errors import InputError
 from thaw.export.card import write_card
@@ -31,7 +32,6 @@ from thaw.network.plan import Plan
 from thaw.network.temperature import calibrate
 from thaw.prepare.sources import open_source
 from thaw.run import params
-from thaw.run.efficientnet import IMAGE, LOGITS
 
 RNG = np.random.default_rng(0)
 
@@ -293,7 +293,7 @@ def test_a_missing_test_image_is_named(tmp_path, gone):
     write_photographs(tmp_path, each=5)
 
     def open_folder():
-        return open_source("folder", str(tmp_path), "first", None, None)
+        return open_source("folder", str(tmp_path))
 
     index = [
         {"path": item.path, "id": item.read().identity}

@@ -10,7 +10,7 @@ from thaw.data.splits import SPLITS
 from thaw.errors import InputError
 from thaw.files.arrays import open_array
 from thaw.prepare.folders import scan_folder
-from thaw.prepare.sources import open_folder
+from thaw.prepare.sources import open_folder, open_source
 
 
 def test_a_test_folder_without_classes_is_no_split(tmp_path):
@@ -268,8 +268,99 @@ def test_classes_without_test_images_are_warned_of(tmp_path, capsys):
 
 def test_images_beside_split_folders_are_noted(tmp_path):
     write_photographs(tmp_path / "Training", each=6)
+    write_photographs(tmp_path / "test", each=2, seed=1)
     shutil.copytree(tmp_path / "Training/both", tmp_path / "extra")
     source = open_folder(tmp_path)
-    assert source.splits == ["train"] and source.size == 18
+    assert source.splits == ["train", "test"] and source.size == 24
     assert source.notes == [f"ignored, beside the splits: {tmp_path}/extra"]
-    assert set(scan_folder(tmp_path, "first").tops) == {"train"}
+    assert set(scan_folder(tmp_path, "first").tops) == {"train", "test"}
+
+
+def test_a_train_among_classes_is_refused(raw):
+    """bus/ car/ train/{steam,diesel}/: two classes would vanish."""
+    for name in ("steam", "diesel"):
+        shutil.copytree(raw / "both", raw / "train" / name)
+    said = refuse(raw)
+    assert f"train, which is a split, beside {raw}/across, " in said
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\u00e9", "cafe\u0301"),
+        ("cat", "cat "),
+        ("big cat", "big\u00a0cat"),
+        ("cat", "c\u200bat"),
+    ],
+)
+def test_classes_that_look_the_same_are_refused(raw, one, other):
+    for name in (one, other):
+        shutil.copytree(raw / "both", raw / name)
+    said = refuse(raw)
+    assert "look the same" in said and ascii(one) in said
+    shutil.rmtree(raw / other)
+    assert one in open_folder(raw).classes
+
+
+def test_a_class_loses_its_outer_spaces(raw):
+    (raw / "both").rename(raw / " both ")
+    assert open_folder(raw).classes == ["across", "both", "down"]
+
+
+def test_a_class_called_exclude_is_refused(raw):
+    (raw / "both").rename(raw / "exclude")
+    with pytest.raises(InputError, match="a class is called exclude"):
+        open_source("folder", raw)
+
+
+def test_a_hidden_class_is_warned_of(raw):
+    shutil.copytree(raw / "both", raw / ".net")
+    notes = open_folder(raw).notes
+    assert [x for x in notes if x.startswith("warning: hidden folders")]
+    (raw / "both/.late.jpg.icloud").write_bytes(b"bplist00")
+    notes = open_folder(raw).notes
+    assert [x for x in notes if "iCloud" in x and ".late.jpg" in x]
+
+
+def rename_masks(raw, name):
+    for path in sorted(raw.rglob("*.jpg")):
+        mask = path.parent / name.format(path.stem)
+        mask.parent.mkdir(exist_ok=True)
+        shutil.copy(path, mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("{}.png", "*.JPG"),
+        ("{}_mask.jpg", "??.jpg"),
+    ],
+)
+def test_masks_beside_photographs_are_warned_of(raw, name, files):
+    assert not open_folder(raw).notes
+    rename_masks(raw, name)
+    source = open_folder(raw)
+    (note,) = source.notes
+    assert source.size == 30 and "15 images have the name of another" in note
+    source = open_folder(raw, files=files)
+    (note,) = source.notes
+    assert "left out by prepare.files" in note and source.size == 15
+    assert {item.path[-4:] for item in source.items} == {".jpg"}
+
+
+def test_a_pattern_with_a_slash_is_of_paths(raw):
+    rename_masks(raw, "masks/{}.jpg")
+    for kind in ("across", "both", "down"):
+        (raw / kind / "photos").mkdir()
+        for path in (raw / kind).glob("*.jpg"):
+            path.rename(raw / kind / "photos" / path.name)
+    notes = open_folder(raw).notes
+    assert "15 images have the name of another" in " ".join(notes)
+    source = open_folder(raw, files="*/photos/*")
+    assert source.size == 15
+    assert all("/photos/" in item.path for item in source.items)
+
+
+def test_equal_numbers_in_other_folders_are_no_masks(raw):
+    shutil.copytree(raw / "both", raw / "across/second")
+    assert not open_folder(raw).notes

@@ -4,6 +4,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import openvino
@@ -14,18 +15,15 @@ from samples import AUGMENT, DIGESTS, IMAGES
 
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
+from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.data.views import augment_images
 from thaw.errors import InputError
 from thaw.files.arrays import create_array
 from thaw.frozen.backbone import copy_backbone, keep_backbone, read_frozen
+from thaw.frozen.engines import freeze_model, read_network, unpack_network
 from thaw.frozen.keras import KerasEngine
 from thaw.frozen.models import keep_models, read_models
-from thaw.frozen.network import (
-    FrozenNetwork,
-    freeze_model,
-    read_network,
-    unpack_network,
-)
+from thaw.frozen.network import FrozenNetwork
 from thaw.frozen.openvino import has_fast_bfloat16
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras
@@ -37,9 +35,8 @@ from thaw.network.thawing import (
     list_blocks,
     make_plan,
 )
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
-from thaw.run.environment import get_processor
+from thaw.stage.checkpoints import Checkpoint
+from thaw.stage.environment import get_processor
 
 RNG = np.random.default_rng(0)
 
@@ -128,13 +125,13 @@ def test_bfloat16_is_fast_with_amx_or_on_amd(
         f"vendor_id\t: {maker}\nmodel name\t: One: a\nflags\t\t: fpu {flags}\n"
     )
     cpuinfo.write_text(f"{one}\n{one.replace('One', 'Two')}\n")
-    monkeypatch.setattr("thaw.run.environment.CPUINFO", cpuinfo)
+    monkeypatch.setattr("thaw.stage.environment.CPUINFO", cpuinfo)
     assert has_fast_bfloat16() is fast
     assert get_processor() == "One: a"
 
 
 def test_without_cpuinfo_bfloat16_is_not_fast(tmp_path, monkeypatch):
-    monkeypatch.setattr("thaw.run.environment.CPUINFO", tmp_path / "none")
+    monkeypatch.setattr("thaw.stage.environment.CPUINFO", tmp_path / "none")
     assert not has_fast_bfloat16()
     assert get_processor()
 
@@ -205,7 +202,7 @@ def run_part(model, start, ends, inputs, precision):
 
 @pytest.mark.slow
 def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
-    monkeypatch.setattr("thaw.frozen.network.can_use_openvino", lambda: False)
+    monkeypatch.setattr("thaw.frozen.engines.can_use_openvino", lambda: False)
     part = get_part(b0, IMAGE, find_tap(b0), POOLED)
     network = freeze_model(part, "auto", "uint8")
     assert network.engine.startswith("keras")
@@ -223,7 +220,7 @@ ENGINES = ["openvino", *slow("keras")]
 def use(monkeypatch):
     """Has networks that are frozen now run on an engine."""
     return lambda engine: monkeypatch.setattr(
-        "thaw.frozen.network.can_use_openvino", lambda: engine == "openvino"
+        "thaw.frozen.engines.can_use_openvino", lambda: engine == "openvino"
     )
 
 
@@ -340,7 +337,7 @@ def test_a_network_of_an_engine_that_is_missing_is_refused(
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     freeze_model(model, "float32", "float32").write(tmp_path)
-    monkeypatch.setattr("thaw.frozen.network.find_spec", lambda name: None)
+    monkeypatch.setattr("thaw.frozen.engines.find_spec", lambda name: None)
     with pytest.raises(InputError, match="not installed"):
         read_network(tmp_path)
 
@@ -467,3 +464,33 @@ def test_a_frozen_pass_resumes(run_network, monkeypatch, capsys):
     again, images_again = run_network("cut")
     assert images_again == 0
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
+
+
+class Engine:
+    """Doubles its input; in bfloat16 with some error."""
+
+    kind, name, batch_size, uses_cpu = "openvino", "fake", 4, True
+    precisions: ClassVar = ["float32", "bfloat16"]
+
+    def __init__(self, error):
+        self.error = error
+
+    def run(self, batches, store, precision):
+        factor = 2 + (self.error if precision == "bfloat16" else 0)
+        for span, batch in batches:
+            store(span, [batch.astype(np.float32) * factor])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    ("error", "precision"),
+    [(0.02, "bfloat16"), (1.0, "float32"), (np.nan, "float32")],
+)
+def test_auto_takes_bfloat16_only_if_it_computes_as_float32(
+    error, precision, dtype, capsys
+):
+    network = FrozenNetwork(Engine(error), {"out": (3,)}, (3,), dtype, "image")
+    assert network.use_precision("auto").precision == precision
+    said = capsys.readouterr().out
+    assert ("computes wrong numbers" in said) == (precision == "float32")
+    assert network.use_precision("bfloat16").precision == "bfloat16"

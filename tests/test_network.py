@@ -13,6 +13,7 @@ from networks import as_list, make_training
 from programs import run_python
 from samples import IMAGES
 
+from thaw.data.efficientnet import IMAGE, LOGITS, POOLED, VARIANTS
 from thaw.errors import InputError
 from thaw.evaluate.scores import (
     measure_calibration,
@@ -32,7 +33,6 @@ from thaw.network.parts import get_part
 from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP
 from thaw.network.temperature import calibrate, fit_temperature
 from thaw.network.thawing import apply_plan, find_tap, list_blocks, make_plan
-from thaw.run.efficientnet import IMAGE, LOGITS, POOLED, VARIANTS
 
 RNG = np.random.default_rng(0)
 

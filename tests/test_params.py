@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from programs import run
 
 from benchmarks.project import ROOT
+from thaw.data.efficientnet import VARIANTS, get_image_size
+from thaw.data.origin import warn_of_characters
 from thaw.errors import InputError
 from thaw.run import params
-from thaw.run.efficientnet import VARIANTS
 
 pytestmark = pytest.mark.usefixtures("in_the_project")
 
@@ -140,11 +141,9 @@ def test_git_checkout_is_advised_where_it_helps(tmp_path, monkeypatch):
 
 
 def test_image_size_null_is_the_backbones_own(tmp_path):
-    loaded = load(
-        tmp_path,
-        {"prepare.image_size": None, "backbone.name": "EfficientNetB4"},
-    )
-    assert loaded.image_size == 380
+    change = {"prepare.image_size": None, "backbone.name": "EfficientNetB4"}
+    p = load(tmp_path, change)
+    assert get_image_size(p.backbone.name, p.prepare.image_size) == 380
 
 
 @pytest.mark.parametrize(
@@ -273,7 +272,10 @@ def test_a_path_missing_from_a_copy_of_the_workspace_is_explained(
 def test_the_checkpoint_of_characters_brings_a_warning(
     tmp_path, change, warned
 ):
-    warning = load(tmp_path, change).warning_of_characters
+    p = load(tmp_path, change)
+    warning = warn_of_characters(
+        p.prepare.source, p.backbone.weights, p.backbone.file
+    )
     assert ("backbone.weights=imagenet" in (warning or "")) == warned
 
 

@@ -1,9 +1,14 @@
 """The real stages under the real DVC, on small data."""
 
 import ast
+import importlib
+import inspect
 import json
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NoReturn, get_type_hints
 
 import numpy as np
 import pytest
@@ -18,7 +23,9 @@ from dvc.repo import Repo
 from programs import run, run_python
 
 from benchmarks.project import ROOT, list_ran
+from thaw.files.text import read_yaml
 from thaw.network.model_info import read_info
+from thaw.run import console, params
 
 ALL = STAGES[1:]
 
@@ -208,12 +215,12 @@ def test_a_changed_image_is_noticed(reproduced, tmp_path):
 
 
 # From the ground up: what a room imports lies below it.
-FLOORS = ("files", "run", "data", "network", "prepare", "frozen", "train",
-          "depth", "audit", "evaluate", "export", "report",
+FLOORS = ("files", "data", "run", "stage", "network", "prepare", "frozen",
+          "train", "depth", "audit", "evaluate", "export", "report",
           "commands")  # fmt: skip
 
 
-# Says and guards what stages do, and changes none of their results.
+# Says and refuses, and gives nothing that a result could be made of.
 FRAME = "run"
 
 # What wrote the rows that a stage reads: it keeps its own while that is the
@@ -260,10 +267,7 @@ def test_every_folder_is_a_room():
 
 @pytest.mark.parametrize("stage", [*STAGES, "export"])
 def test_code_dependencies_are_all_that_is_imported(stage):
-    closure, left = set(), {ROOT / f"stages/{stage}.py"}
-    while left:
-        closure.add(file := left.pop())
-        left |= list_imports(file) - closure
+    closure = list_closure(ROOT / f"stages/{stage}.py")
     pipeline = "export/dvc.yaml" if stage == "export" else "dvc.yaml"
     stages = yaml.safe_load((ROOT / pipeline).read_text())["stages"]
     code = ("stages/", "thaw/")
@@ -272,6 +276,103 @@ def test_code_dependencies_are_all_that_is_imported(stage):
     rooms = find_rooms(closure) - ({FRAME} if stage != "check" else set())
     scripts = {f"stages/{stage}.py", *GOES_ON_FROM.get(stage, ())}
     assert declared == scripts | {f"thaw/{x}" for x in rooms}
+
+
+def list_closure(file: Path) -> set[Path]:
+    """All files of thaw/ that a file imports, at once or by way of others."""
+    closure, left = set(), {file}
+    while left:
+        closure.add(file := left.pop())
+        left |= list_imports(file) - closure
+    return closure
+
+
+# What a function of FRAME may give: nothing, also while a block runs, or a bar
+# that counts.
+NOTHING = (type(None), NoReturn, Iterator[None], Iterator[console.Bar])
+
+# Also taken from FRAME: types for annotations, and values of params.yaml, which
+# test_parameters_are_what_the_file_says holds to be what DVC compares.
+PASSED = {console.Bar, params, params.Params}
+
+
+def list_taken(file: Path) -> Iterator[tuple[str, object]]:
+    """What a file imports from FRAME: names and values."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+            assert not any(x.startswith(f"thaw.{FRAME}.") for x in names)
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.module.split(".")[:2] == ["thaw", FRAME]:
+            room = importlib.import_module(node.module)
+            for name in node.names:
+                value = getattr(room, name.name, None)
+                if value is None:
+                    inner = f"{node.module}.{name.name}"
+                    value = importlib.import_module(inner)
+                yield f"{file.name}: {name.name}", value
+
+
+@pytest.mark.parametrize("stage", [*ALL, "export"])
+def test_nothing_exempted_reaches_a_result(stage):
+    for file in list_closure(ROOT / f"stages/{stage}.py"):
+        if ROOT / "thaw" / FRAME in file.parents:
+            continue
+        for name, value in list_taken(file):
+            if any(value is x for x in PASSED):
+                continue
+            assert inspect.isfunction(value), name
+            given = get_type_hints(value)["return"]
+            assert given in NOTHING, f"{name} gives {given}"
+
+
+def test_stages_take_parameters_alone_from_their_module():
+    """`params.load` and types, nothing that the module itself decides."""
+    allowed = {"load", *(x.__name__ for x in SECTIONS)}
+    for file in [*ROOT.glob("stages/*.py"), *ROOT.glob("thaw/*/*.py")]:
+        text = file.read_text()
+        if "from thaw.run import params" not in text:
+            continue
+        if file.name in ("check.py", "overrides.py", "plan.py"):
+            continue  # `check` refuses; commands write no result
+        used = {
+            node.attr
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "params"
+        }
+        assert used - {"model_dump", *params.Params.model_fields} <= allowed, (
+            file
+        )
+
+
+SECTIONS = [
+    value
+    for value in vars(params).values()
+    if inspect.isclass(value) and issubclass(value, params.Section)
+]
+
+
+def test_parameters_are_what_the_file_says():
+    """No default, property or validator: the value that DVC compares."""
+    values = read_yaml(ROOT / "params.yaml")
+    assert params.check_values(values).model_dump() == values
+    for section in SECTIONS:
+        own = {name for name in vars(section) if not name.startswith("_")}
+        assert own <= {"model_config", "model_fields", "model_computed_fields"}
+        fields = section.model_fields.values()
+        assert all(field.is_required() for field in fields)
+        assert not section.__pydantic_decorators__.validators
+        assert not section.__pydantic_decorators__.field_validators
+        assert not section.__pydantic_decorators__.model_validators
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Inside a room as well."""
+    graph = {file: list_imports(file) for file in ROOT.glob("thaw/**/*.py")}
+    TopologicalSorter(graph).prepare()  # raises CycleError, naming them
 
 
 def test_thaw_imports_no_stage():

@@ -137,7 +137,7 @@ def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
     tfds_folder, tmp_path
 ):
     source = open_source(
-        "tfds", str(tfds_folder), "first", "shades", str(tfds_folder)
+        "tfds", str(tfds_folder), name="shades", data_dir=str(tfds_folder)
     )
     assert source.classes == ["dark", "middle", "light"]
     assert source.splits == ["train", "test"] and source.size == 39
@@ -152,19 +152,19 @@ def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(
 def test_prepare_path_must_name_a_set_of_ones_own(tfds_folder):
     for path in ("data/README.md", str(tfds_folder / "shades" / "other")):
         with pytest.raises(InputError, match=r"let prepare.path be .*shades"):
-            open_source("tfds", path, "first", "shades", str(tfds_folder))
+            open_source("tfds", path, "first", None, "shades", str(tfds_folder))
 
 
 def test_tfds_names_are_checked(tmp_path):
     with pytest.raises(InputError, match="did you mean") as refusal:
-        open_source("tfds", "", "first", "cifar1", str(tmp_path))
+        open_source("tfds", "", "first", None, "cifar1", str(tmp_path))
     assert len(str(refusal.value)) < 300 and "\n" not in str(refusal.value)
 
 
 def test_tfds_without_a_connection_gives_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="no connection") as refusal:
-        open_source("tfds", "", "first", "beans", str(tmp_path))
+        open_source("tfds", "", "first", None, "beans", str(tmp_path))
     assert "\n" not in str(refusal.value)
 
 

@@ -14,7 +14,7 @@ import yaml
 from conftest import Project
 
 from benchmarks.project import ROOT
-from thaw.run.checkpoints import identify
+from thaw.stage.inputs import identify
 
 pytestmark = pytest.mark.scale
 

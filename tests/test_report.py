@@ -17,6 +17,7 @@ from samples import ODD
 
 from stages import report
 from thaw.data.dataset import Dataset
+from thaw.evaluate.scores import score_predictions
 from thaw.files.tables import write_table
 from thaw.files.text import read_json, write_json
 from thaw.prepare.pack import DUPLICATES
@@ -26,6 +27,7 @@ from thaw.report.page import (
     MOST_ERRORS,
     cut_path,
     format_decimal,
+    name_score,
     shorten_digest,
     show_errors,
 )
@@ -632,3 +634,13 @@ def test_print_shows_what_is_folded(browser, page):
     background = shown.evaluate("getComputedStyle(document.body).background")
     assert "rgb(255, 255, 255)" in background
     shown.close()
+
+
+def test_every_score_has_a_name():
+    scores = score_predictions(np.eye(3), np.arange(3), 1.0, top_k=2)
+    for key in {*scores, "top5"} - {"accuracy_ci_high"}:
+        name, _, _ = name_score(key)
+        assert name
+    assert name_score("top5")[0] == "Top-5 accuracy"
+    with pytest.raises(KeyError):
+        name_score("topmost")

@@ -1,5 +1,7 @@
 """Rows that a stage finds in its last run, and does not compute again."""
 
+import copy
+import hashlib
 import shutil
 
 import numpy as np
@@ -11,14 +13,14 @@ from test_survival import start_over
 
 from thaw.data.activations import write_about
 from thaw.data.facts import digest_pixels, match_digests
-from thaw.files.text import write_json
+from thaw.files.text import read_yaml, write_json
 from thaw.frozen.earlier import Earlier, find_earlier
-from thaw.frozen.network import freeze_model
+from thaw.frozen.engines import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras
 from thaw.prepare.sources import open_source
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.previous import Previous
+from thaw.stage.checkpoints import Checkpoint
+from thaw.stage.previous import TERMS, Previous, flatten, open_last_run
 
 RNG = np.random.default_rng(0)
 
@@ -46,7 +48,7 @@ def list_files(folder):
 
 
 def open_photographs(folder):
-    return open_source("folder", str(folder), "first", None, None)
+    return open_source("folder", str(folder))
 
 
 def test_prepare_decodes_only_what_it_does_not_know(
@@ -233,3 +235,73 @@ def test_changed_photographs_cost_what_changed(reproduced, tmp_path):
     assert output.count("0 of 30 images are new") == 2
     output = project.dvc("repro", "--force", "--single-item", "extract")
     assert "are new" not in output and "extracting: " in output
+
+
+FREE = {
+    "prepare": {"prepare.seed": 1, "prepare.image_size": 40},
+    "extract": {"extract.views": 1, "extract.tap": False},
+    "prefix": {"finetune.views": 1},
+}
+
+
+@pytest.mark.parametrize("stage", FREE)
+def test_a_parameter_that_nobody_listed_has_all_rows_computed(
+    reproduced, monkeypatch, stage
+):
+    """Those that change no row are listed, not those that do."""
+    monkeypatch.chdir(reproduced.folder)
+    values = read_yaml("params.yaml")
+    with open_last_run(stage, values) as last:
+        assert last.others == []
+        names = list_names(last.stage)
+    for name in names:
+        changed = copy.deepcopy(values)
+        *section, key = name.split(".")
+        inside = changed[section[0]] if section else changed
+        inside[key] = FREE[stage].get(name, "another")
+        with open_last_run(stage, changed) as last:
+            free = name in TERMS[stage].params
+            assert last.others == ([] if free else [name])
+    section = {"prepare": "prepare"}.get(stage, "augment")
+    changed = copy.deepcopy(values)
+    changed[section]["new"] = 1  # a parameter that came later
+    with open_last_run(stage, changed) as last:
+        assert last.others == [f"{section}.new"]
+
+
+def list_names(stage):
+    """Parameters of a stage, one by one."""
+    return {
+        name
+        for dep in stage.params
+        for name in flatten(dep.hash_info.value or {})
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("prepare", "data/prepared/train/images.npy"),
+        ("extract", "data/features/avg_pool/train-0.npy"),
+    ],
+)
+def test_a_byte_that_flips_in_the_cache_reaches_no_result(
+    reproduced, tmp_path, stage, path
+):
+    project = reproduced.copy(tmp_path / "project")
+    file = project.folder / path
+    content = bytearray(file.read_bytes())
+    md5 = hashlib.md5(content).hexdigest()
+    cached = project.folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    content[-1] ^= 1
+    cached.chmod(0o644)
+    cached.write_bytes(content)
+    cached.chmod(0o444)
+    (project.folder / "data/raw/both/01.jpg").unlink()
+    said = project.dvc("repro", stage)
+    assert f"DVC's cache held a broken copy of {path}" in said
+    fresh = start_over(project, tmp_path / "fresh")
+    fresh.dvc("repro", stage)
+    hashes = project.list_hashes()
+    folder = "/".join(path.split("/")[:2])
+    assert hashes[folder] == fresh.list_hashes()[folder]

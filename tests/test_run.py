@@ -10,20 +10,21 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import yaml
-from conftest import list_checkpoints
 from dvc.utils.serialize import dump_yaml
 from filelock import FileLock
 from programs import run, run_python
 from samples import write_photographs
 
+from thaw.data.efficientnet import VARIANTS, get_weights_url
 from thaw.errors import InputError
+from thaw.files import rank
 from thaw.network.backend import keras
 from thaw.run import process
-from thaw.run.checkpoints import identify, make_key, open_checkpoint
 from thaw.run.console import progress
-from thaw.run.environment import describe_environment, find_backend
-from thaw.run.tracking import check_untracked
+from thaw.run.tracking import check_readable, check_untracked
+from thaw.run.weights import check_weights
+from thaw.stage.environment import describe_environment
+from thaw.stage.inputs import make_key
 
 
 def test_programs_between_dvc_and_a_stage_are_watched(monkeypatch):
@@ -126,14 +127,6 @@ def test_an_experiment_commits_no_photograph(fresh_project, tmp_path):
     assert "data/raw.dvc" in added
 
 
-def test_a_folder_under_dvc_may_have_any_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("yes", "010", "1e5"):
-        (tmp_path / name).mkdir()
-        dump_yaml(f"{name}.dvc", {"outs": [{"md5": "a.dir", "path": name}]})
-        assert identify(Path(name), {}) == "a.dir"
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that pass only where a test says so."""
@@ -174,69 +167,11 @@ def test_a_bar_needs_a_terminal_with_a_width(
 
 
 def test_only_the_first_process_reports_progress(clock, monkeypatch, capsys):
-    monkeypatch.setattr(process, "_rank", 1)
+    monkeypatch.setattr(rank, "_rank", 1)
     with progress(1000, "training", "batches") as bar:
         clock.now += 50
         bar.update(10)
     assert not capsys.readouterr().err
-
-
-@pytest.fixture
-def as_stage(fresh_project, tmp_path, monkeypatch):
-    """Sets what DVC sets for a stage, in a copy of the project."""
-    project = fresh_project.copy(tmp_path / "project")
-
-    def enter(stage, folder=project.folder):
-        monkeypatch.chdir(folder)
-        monkeypatch.setenv("DVC_STAGE", stage)
-        monkeypatch.setenv("DVC_ROOT", str(project.folder))
-        return project
-
-    return enter
-
-
-def test_a_checkpoint_stays_until_the_next_stage(as_stage):
-    project = as_stage("head")
-    with pytest.raises(KeyboardInterrupt), open_checkpoint() as checkpoint:
-        checkpoint.write(epochs=3)
-        raise KeyboardInterrupt
-    with open_checkpoint() as checkpoint:
-        assert checkpoint.note == {"epochs": 3}
-    assert len(list_checkpoints(project)) == 1
-    as_stage("evaluate")
-    with open_checkpoint(last=True) as checkpoint:
-        assert checkpoint.note == {}
-        assert list_checkpoints(project) == [checkpoint.folder]
-    assert list_checkpoints(project) == []
-
-
-def test_an_input_error_leaves_no_checkpoint(as_stage):
-    project = as_stage("head")
-    with pytest.raises(InputError), open_checkpoint():
-        raise InputError("no")
-    assert list_checkpoints(project) == []
-
-
-def test_a_second_process_gets_its_own_checkpoint(as_stage):
-    as_stage("head")
-    with open_checkpoint() as first, open_checkpoint() as second:
-        first.write(epochs=1)
-        assert second.folder != first.folder and second.note == {}
-        second.write(epochs=2)
-    assert not second.folder.exists()
-    assert first.folder.exists()
-
-
-def test_an_old_checkpoint_is_removed(as_stage):
-    project = as_stage("head")
-    with pytest.raises(KeyboardInterrupt), open_checkpoint() as old:
-        raise KeyboardInterrupt
-    as_stage("finetune")
-    with open_checkpoint():
-        assert old.folder.exists()
-    os.utime(old.folder, (0, 0))
-    with open_checkpoint() as checkpoint:
-        assert list_checkpoints(project) == [checkpoint.folder]
 
 
 def test_the_key_is_that_of_what_the_stage_reads(as_stage, tmp_path):
@@ -249,46 +184,6 @@ def test_the_key_is_that_of_what_the_stage_reads(as_stage, tmp_path):
     assert make_key("head") == key
     copy.set(head__dropout=0.3)
     assert make_key("head") != key
-
-
-def test_the_key_follows_the_backend_of_keras(as_stage, tmp_path, monkeypatch):
-    as_stage("head")
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
-    key = make_key("head")
-    (tmp_path / "keras.json").write_text('{"backend": "openvino"}')
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert make_key("head") != key
-    assert "Keras on openvino" in describe_environment()
-    for chosen in ("tensorflow", ""):
-        monkeypatch.setenv("KERAS_BACKEND", chosen)
-        program = "import keras; print(keras.backend.backend())"
-        assert find_backend() == run_python(program).split()[-1]
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    assert make_key("head") == key
-
-
-def test_the_key_follows_data_and_code(reproduced, tmp_path, as_stage):
-    project = reproduced.copy(tmp_path / "run")
-    as_stage("extract", project.folder)
-    key = make_key("extract")
-    lock = project.folder / "dvc.lock"
-    written = yaml.safe_load(lock.read_text())
-    (out,) = [
-        x
-        for x in written["stages"]["prepare"]["outs"]
-        if x["path"] == "data/prepared"
-    ]
-    out["md5"] = "0" * 32 + ".dir"
-    lock.write_text(yaml.safe_dump(written))
-    assert make_key("extract") != key
-    other = make_key("prepare")
-    photograph = next((project.folder / "data/raw/both").iterdir())
-    photograph.write_bytes(photograph.read_bytes() + b" ")
-    assert make_key("prepare") != other
-    code = project.folder / "thaw/frozen/network.py"
-    before = make_key("extract")
-    code.write_text(code.read_text() + "# changed\n")
-    assert make_key("extract") != before
 
 
 def test_one_stage_at_a_time_has_the_workspace(tmp_path, monkeypatch):
@@ -314,3 +209,104 @@ def test_the_environment_is_stamped_beside_the_scores(reproduced):
         assert metrics["environment"] == describe_environment()
     assert f"keras {keras.__version__}" in metrics["environment"]
     assert "threads" in metrics["environment"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda raw: os.mkfifo(raw / "pipe.jpg"), "pipes.*pipe.jpg"),
+        (
+            lambda raw: (raw / "zero.jpg").symlink_to("/dev/zero"),
+            r"devices: .*zero.jpg \(remove them\)",
+        ),
+        (
+            lambda raw: (raw / "gone.jpg").symlink_to("nowhere"),
+            "point nowhere: .*gone.jpg .*dvc checkout",
+        ),
+        (
+            lambda raw: Path(os.fsdecode(bytes(raw) + b"/\xff.jpg")).touch(),
+            r"not UTF-8: .*/\\xff.jpg",
+        ),
+    ],
+    ids=["pipe", "device", "link", "name"],
+)
+def test_files_that_dvc_can_not_read_are_named(tmp_path, spoil, words):
+    write_photographs(tmp_path, each=1)
+    check_readable(tmp_path)
+    spoil(tmp_path / "both")
+    with pytest.raises(InputError, match=words):
+        check_readable(tmp_path)
+
+
+def test_check_comes_before_dvc_reads_a_pipe(fresh_project, tmp_path):
+    project = fresh_project.copy(tmp_path / "project")
+    os.mkfifo(project.folder / "data/raw/both/pipe")
+    done = project.run(sys.executable, "-m", "dvc", "repro")
+    assert "thaw: prepare.path is data/raw: pipes" in done.stderr
+
+
+def test_imagenet_weights_that_can_not_be_had_are_named_early(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr("thaw.run.weights.is_online", lambda: False)
+    backbone = {"name": "EfficientNetB4", "weights": "imagenet", "file": "x"}
+    with pytest.raises(InputError, match=r"b4_notop\.h5.*backbone\.file"):
+        check_weights("EfficientNetB4", backbone)
+    lock = {"extract": {"params": {"params.yaml": {"backbone": backbone}}}}
+    dump_yaml("dvc.lock", {"stages": lock})
+    check_weights("EfficientNetB4", backbone)  # what follows may need none
+    assert "warning" in capsys.readouterr().out
+    Path("dvc.lock").unlink()
+    file = tmp_path / "keras/models/efficientnetv2-s_notop.h5"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    check_weights("EfficientNetV2S", backbone)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_keras_downloads_weights_from_where_we_say(name, monkeypatch):
+    asked = []
+
+    def refuse(file, origin, **options):
+        asked.append((file, origin))
+        raise OSError
+
+    for module in ("efficientnet", "efficientnet_v2"):
+        path = f"keras.src.applications.{module}.file_utils.get_file"
+        monkeypatch.setattr(path, refuse)
+    with pytest.raises(OSError):
+        getattr(keras.applications, name)(include_top=False)
+    ((file, origin),) = asked
+    assert origin == get_weights_url(name) and origin.endswith(f"/{file}")
+
+
+def test_settings_of_keras_change_no_network(tmp_path):
+    """channels_first, float16, and variables that cut trainings short."""
+    program = (
+        "from thaw.network.backend import keras\n"
+        "from thaw.network.backbone import build_backbone\n"
+        "b = build_backbone('EfficientNetB0', None, '', 32)\n"
+        "m = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])\n"
+        "m.compile('sgd', 'mse')\n"
+        "import numpy as np\n"
+        "x = np.ones((8, 1))\n"
+        "h = m.fit(x, x, epochs=3, batch_size=2, verbose=0)\n"
+        "print(b.output.shape, b.output.dtype, len(h.epoch),\n"
+        "      m.optimizer.iterations.numpy(), keras.config.epsilon())\n"
+    )
+    settings = {
+        "floatx": "float16",
+        "epsilon": 0.1,
+        "backend": "tensorflow",
+        "image_data_format": "channels_first",
+    }
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    said = run_python(
+        program,
+        KERAS_HOME=str(tmp_path),
+        KERAS_MAX_EPOCHS="1",
+        KERAS_MAX_STEPS_PER_EPOCH="1",
+    )
+    assert said.split("\n")[-2] == "(None, 1280) float32 3 12 1e-07"

@@ -233,7 +233,7 @@ def test_the_only_table_is_found(folder):
     (folder / "table.csv").unlink()
     (folder / "Other.TSV").unlink()
     with pytest.raises(InputError, match=r"directly in it; there: none$"):
-        open_source("table", str(folder), "first", None, None)
+        open_source("table", str(folder))
 
 
 def test_paths_start_at_the_tables_folder(folder):
@@ -308,14 +308,60 @@ def test_a_sheet_reads_as_it_was_written(tmp_path, rows, sheet, encoding, end):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("path,label\nGröße,a\n".encode("latin-1"), "is not in UTF-8"),
-        ("path,label\na,b\n".encode("utf-16"), "is not in UTF-8"),
+        ("path,label\nGröße,a\n".encode("latin-1"), "in neither UTF-8"),
+        ("path,label\na,b\n".encode("utf-16-le"), "lacks columns"),
         (b'path,label\na,b\n"c,d\ne,f\n', "near line 4: unexpected end"),
         (b"path,label\na,b\0\n", "near line 2: a NUL character"),
-        (b"\xff\xd8\xff\xe0", "is not in UTF-8"),
+        (b"\xff\xd8\xff\xe0", "in neither UTF-8"),
     ],
 )
 def test_a_file_that_is_no_sheet_is_refused(tmp_path, data, words):
     (tmp_path / "a.csv").write_bytes(data)
     with pytest.raises(InputError, match=words):
         list(read_sheet(tmp_path / "a.csv", HEAD))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path;label\nGröße;a\n",
+        "path|label\nGröße|a\n",
+        "path\tlabel\nGröße\ta\n",
+        "sep=;\r\npath;label\r\nGröße;a\r\n",
+        "sep=,\npath,label\nGröße,a\n",
+    ],
+)
+def test_a_sheet_may_be_as_a_spreadsheet_saves_it(tmp_path, text, encoding):
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
+    (line,) = read_sheet(tmp_path / "a.csv", HEAD)
+    assert line.cells == {"path": "Größe", "label": "a"}
+    assert line.number == len(text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.replace("/", "\\"),
+        lambda path: path.replace("/", "%2F"),
+        str.upper,
+        lambda path: path.removesuffix(".jpg"),
+        lambda path: path.replace(".jpg", ".png"),
+        lambda path: f"images/{path}",
+    ],
+)
+def test_a_path_that_is_not_there_names_what_may_be_meant(folder, change):
+    (folder / "down/00.jpg").rename(folder / "down/only.jpg")
+    rows = list_rows(folder)
+    rows = [
+        (change(path) if "only" in path else path, label)
+        for path, label in rows
+    ]
+    said = refuse(folder, [HEAD, *rows])
+    assert "(there: down/only.jpg)" in said
+
+
+def test_labels_that_look_the_same_are_refused(folder):
+    rows = list_rows(folder)
+    rows[0] = (rows[0][0], "across\u200b")
+    assert r"'across', 'across\u200b'" in refuse(folder, [HEAD, *rows])

@@ -11,10 +11,11 @@ from networks import make_training, new_checkpoint
 from samples import AUGMENT, DIGESTS, IMAGES, LABELS, ROWS, STILL
 
 from thaw.data.activations import Features
+from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.data.views import augment_images, gather_views
 from thaw.files.text import write_json
 from thaw.frozen.backbone import keep_backbone
-from thaw.frozen.network import freeze_model
+from thaw.frozen.engines import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.network import backend
 from thaw.network.backbone import measure_drift
@@ -25,8 +26,7 @@ from thaw.network.model_file import save_model
 from thaw.network.parts import get_part
 from thaw.network.plan import CACHED, STREAMED
 from thaw.network.thawing import apply_plan, find_tap, make_plan
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.stage.checkpoints import Checkpoint
 from thaw.train.advice import advise
 from thaw.train.batches import Batches, feed
 from thaw.train.callbacks import Narrator, Validation

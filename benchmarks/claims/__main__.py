@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.claims.page import write_page
 from benchmarks.project import ROOT
 from thaw.files.text import write_json
-from thaw.run.environment import describe_environment
+from thaw.stage.environment import describe_environment
 
 RESULTS = ROOT / "docs" / "claims"
 

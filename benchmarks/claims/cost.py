@@ -10,13 +10,13 @@ import time
 
 import numpy as np
 
+from thaw.data.efficientnet import LOGITS
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
 from thaw.network.thawing import apply_plan, make_plan
-from thaw.run.efficientnet import LOGITS
 
 IMAGE_SIZE = 224
 BATCH = 16

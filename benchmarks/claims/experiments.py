@@ -18,10 +18,10 @@ from benchmarks.claims.lab import (
     train_head,
 )
 from benchmarks.project import ROOT
+from thaw.data.efficientnet import POOLED
 from thaw.files.text import write_json
 from thaw.network.backend import keras
 from thaw.network.head import build_head
-from thaw.run.efficientnet import POOLED
 
 SEEDS = (1, 2, 3)
 

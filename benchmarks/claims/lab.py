@@ -15,11 +15,12 @@ import numpy as np
 from benchmarks.project import Project
 from thaw.data.activations import KeptViews
 from thaw.data.dataset import Dataset, Gather
+from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.data.folds import find_sets
 from thaw.data.splits import count_views
 from thaw.data.views import gather_views
 from thaw.files.arrays import create_array
-from thaw.frozen.network import freeze_model
+from thaw.frozen.engines import freeze_model
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -34,7 +35,6 @@ from thaw.network.parts import get_part
 from thaw.network.temperature import score_logits
 from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
-from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.train.batches import Batches, feed
 from thaw.train.inputs import stream
 from thaw.train.recipe import L2FromStart, Recipe

@@ -14,7 +14,8 @@ import numpy as np
 from thaw.errors import InputError
 from thaw.evaluate.comparison import Comparison, compare_hits
 from thaw.evaluate.table import read_hits
-from thaw.run.console import format_count, say
+from thaw.files.phrases import format_count
+from thaw.run.console import say
 
 PREDICTIONS = "metrics/predictions.csv"
 

@@ -20,10 +20,11 @@ from thaw.commands.trials import (
     time_run,
 )
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import get_image_size
 from thaw.data.splits import SPLITS, TRAINED
+from thaw.files.threads import map_ahead
 from thaw.prepare.decode import decode
 from thaw.run import params
-from thaw.run.threads import map_ahead
 
 # Seconds that every stage spends on Python's start, hashes, drawing, writing.
 OVERHEAD = 2
@@ -60,7 +61,8 @@ class Workload:
         self.prepared = prepared
         self.new = new or {}
         self.found = found
-        self.timed = get_timed_backbone(p.backbone.name, p.image_size)
+        self.image_size = get_image_size(p.backbone.name, p.prepare.image_size)
+        self.timed = get_timed_backbone(p.backbone.name, self.image_size)
 
     @cached_property
     def source(self):
@@ -127,7 +129,7 @@ class Workload:
         items = list(islice(self.source.items, TRIAL_IMAGES))
 
         def decode_item(item) -> None:
-            decode(item.read(), self.p.image_size, self.p.prepare.fit)
+            decode(item.read(), self.image_size, self.p.prepare.fit)
 
         def run() -> None:
             for _ in map_ahead(decode_item, items, ahead=TRIAL_IMAGES):
@@ -153,20 +155,20 @@ class Workload:
 
     def time_scoring(self) -> Timing:
         """Times an image of the test split, through the whole network."""
-        from thaw.run.efficientnet import IMAGE, POOLED
+        from thaw.data.efficientnet import IMAGE, POOLED
 
         return self.timed.time_frozen(IMAGE, POOLED, precision="float32")
 
 
 def estimate_prepare(work: Workload) -> Cost:
     images = work.source.size
-    size = images * 3 * work.p.image_size**2
+    size = images * 3 * work.image_size**2
     decoded = images * work.new.get("prepare", 1)
     return Cost(decoded * work.time_decoding(), size)
 
 
 def estimate_extract(work: Workload) -> Cost:
-    from thaw.run.efficientnet import IMAGE, POOLED
+    from thaw.data.efficientnet import IMAGE, POOLED
 
     ends = [work.architecture.tap] if work.p.extract.tap else []
     images = work.count_images(work.p.extract.views, SPLITS)
@@ -205,7 +207,7 @@ def estimate_audit(work: Workload) -> Cost:
 
 def time_round(work: Workload, rows: float, folds: int) -> float:
     """Seconds of `thaw.network.rounds.fit_round`."""
-    from thaw.run.efficientnet import POOLED
+    from thaw.data.efficientnet import POOLED
 
     size = work.timed.count_values(POOLED)
     square = np.ones((size, size))
@@ -215,8 +217,8 @@ def time_round(work: Workload, rows: float, folds: int) -> float:
 
 
 def estimate_prefix(work: Workload) -> Cost:
+    from thaw.data.efficientnet import IMAGE
     from thaw.network.plan import CACHED
-    from thaw.run.efficientnet import IMAGE
 
     cut, tap = work.plan.cut, work.architecture.tap
     if work.plan.activations != CACHED:
@@ -230,9 +232,9 @@ def estimate_prefix(work: Workload) -> Cost:
 
 def estimate_depth(work: Workload) -> Cost:
     """Of the race; a number passes at once."""
+    from thaw.data.efficientnet import IMAGE
     from thaw.depth.arms import count_epochs, keep_better
     from thaw.depth.rows import ENOUGH, FOLDS
-    from thaw.run.efficientnet import IMAGE
 
     if work.p.finetune.blocks != "auto":
         return Cost(0, 0)
@@ -257,8 +259,8 @@ def estimate_depth(work: Workload) -> Cost:
 
 
 def estimate_finetune(work: Workload) -> Cost:
+    from thaw.data.efficientnet import IMAGE
     from thaw.network.plan import STREAMED
-    from thaw.run.efficientnet import IMAGE
 
     finetune = work.p.finetune
     frozen = 0.0

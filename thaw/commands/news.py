@@ -2,17 +2,18 @@
 
 from typing import NamedTuple
 
+from thaw.data.efficientnet import get_image_size
+from thaw.files.threads import map_ahead
 from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.items import Item, Source
-from thaw.prepare.sources import open_source
+from thaw.prepare.sources import OPENING, open_source
 from thaw.run import params
-from thaw.run.previous import TERMS, list_changes, open_last_run
-from thaw.run.threads import map_ahead
+from thaw.stage.previous import TERMS, list_changes, open_last_run
 
 AHEAD = 64  # files that threads have at hand
 
 # What else than an image moves it into another split, where it is new.
-SPLITTING = tuple(
+SPLITTING = frozenset(
     f"prepare.{name}"
     for name in ("validation", "test", "seed", "group", "duplicates")
 )
@@ -27,13 +28,7 @@ class News(NamedTuple):
 
 def open_photographs(prepare: params.Prepare) -> Source:
     """The source that params.yaml names."""
-    return open_source(
-        prepare.source,
-        prepare.path,
-        prepare.classes,
-        prepare.name,
-        prepare.data_dir,
-    )
+    return open_source(**prepare.model_dump(include=OPENING))
 
 
 def count_news(p: params.Params, values: dict) -> News | None:
@@ -47,7 +42,10 @@ def count_news(p: params.Params, values: dict) -> News | None:
     with open_last_run("prepare", values) as last:
         if last is None or last.others:
             return None
-        before = DecodedBefore(last.folder / "data/prepared", p.image_size)
+        before = DecodedBefore(
+            last.folder / "data/prepared",
+            get_image_size(p.backbone.name, p.prepare.image_size),
+        )
         source = open_photographs(p.prepare)
 
         def is_new(item: Item) -> bool:
@@ -74,5 +72,5 @@ def find_shares(news: News | None, values: dict) -> dict[str, float]:
             if last and not last.others:
                 shares[stage] = news.new / news.total
     with open_last_run("prepare", values) as last:
-        moved = last and list_changes(last.stage, values, SPLITTING)
+        moved = last and SPLITTING & list_changes(last.stage, values)
     return {"prepare": shares["prepare"]} if moved else shares

@@ -13,9 +13,10 @@ from thaw.commands.news import News, count_news, find_shares
 from thaw.commands.overrides import list_combinations, set_params
 from thaw.commands.reruns import find_changes, list_reruns
 from thaw.data.dataset import Dataset
+from thaw.files.phrases import format_bytes, format_seconds
 from thaw.files.text import read_json
 from thaw.run import params
-from thaw.run.console import format_bytes, format_seconds, say
+from thaw.run.console import say
 
 if TYPE_CHECKING:  # trials import Keras, and time how long that takes
     from thaw.network.plan import Plan

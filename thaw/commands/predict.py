@@ -15,12 +15,13 @@ from tqdm import tqdm
 from thaw.data.images import decode_image, describe_failure, resize_image
 from thaw.errors import InputError
 from thaw.export.classifier import scale_logits
+from thaw.files.phrases import format_count
 from thaw.files.tables import TableWriter
-from thaw.frozen.network import freeze_model
+from thaw.frozen.engines import freeze_model
 from thaw.network.model_file import load_model
 from thaw.network.model_info import read_info
 from thaw.prepare.folders import list_images
-from thaw.run.console import format_count, progress
+from thaw.run.console import progress
 
 FILES_AT_ONCE = 1024  # whose predictions are in memory at the same time
 
@@ -148,7 +149,8 @@ def print_table(predictions: Iterable[Prediction], file: TextIO) -> None:
     for prediction in predictions:
         answer = "?" if prediction.answer is None else prediction.answer
         top = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top)
-        tqdm.write(f"{answer:<16} {prediction.path}  ({top})", file=file)
+        path = escape(prediction.path)
+        tqdm.write(f"{answer:<16} {path}  ({top})", file=file)
 
 
 def print_csv(
@@ -192,6 +194,8 @@ def main(
 ) -> None:
     """Prints predictions; says on standard error which files failed.
 
+    If any failed, the program ends with status 2.
+
     Args:
         model: a .keras file that Thaw wrote.
         paths: images, and folders of images.
@@ -214,10 +218,14 @@ def main(
         for prediction in classifier.predict(files, top_k, threshold):
             if prediction.error:
                 failed.append(prediction)
-                warn(f"can't read {prediction.path}: {prediction.error}")
+                warn(
+                    f"can't read {escape(prediction.path)}: {prediction.error}"
+                )
             else:
                 yield prediction
 
+    # A path may hold bytes that no encoding knows.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     start = time.perf_counter()
     print_predictions(pick(), format, top_k)
     seconds = time.perf_counter() - start
@@ -227,6 +235,15 @@ def main(
         f"{format_count(len(files) - len(failed), 'image')}, "
         f"{format_count(len(failed), 'file')} skipped, "
         f"{len(files) / seconds:.0f} a second"
+    )
+    if failed:
+        sys.exit(2)
+
+
+def escape(path: str) -> str:
+    """A path for a terminal, which control characters would steer."""
+    return "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in path
     )
 
 

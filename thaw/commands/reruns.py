@@ -5,7 +5,7 @@ from pathlib import Path
 
 from thaw.errors import InputError
 from thaw.files.text import read_json, read_yaml
-from thaw.run.dvc_files import fill_in, get_value
+from thaw.stage.dvc_files import fill_in, get_value
 
 DEPTH = Path("data/depth.json")
 

@@ -56,9 +56,9 @@ class TimedBackbone:
     def time_frozen(self, start: str, *ends: str, precision: str) -> Timing:
         """Times an image through a part of the backbone."""
         begun = time.perf_counter()
-        from thaw.frozen.network import freeze_model
+        from thaw.data.efficientnet import IMAGE
+        from thaw.frozen.engines import freeze_model
         from thaw.network.parts import get_part
-        from thaw.run.efficientnet import IMAGE
 
         part = get_part(self.backbone, start, *ends)
         shape = (TRIAL_IMAGES, *part.inputs[0].shape[1:])
@@ -81,8 +81,8 @@ class TimedBackbone:
         self, classes: int, dropout: float, batch_size: int
     ) -> Timing:
         """Times a training step of the head."""
+        from thaw.data.efficientnet import LOGITS, POOLED
         from thaw.network.parts import get_part
-        from thaw.run.efficientnet import LOGITS, POOLED
 
         head = self.build_head(classes, dropout)
         return time_training(get_part(head, POOLED, LOGITS), batch_size)
@@ -97,12 +97,12 @@ class TimedBackbone:
         batch_size: int,
     ) -> Timing:
         """Times a training step of the thawed blocks and the head."""
+        from thaw.data.efficientnet import LOGITS
         from thaw.network.backend import make_deterministic
         from thaw.network.folding import fold_normalization
         from thaw.network.head import join_head
         from thaw.network.parts import get_part
         from thaw.network.thawing import apply_plan, make_plan
-        from thaw.run.efficientnet import LOGITS
 
         plan = make_plan(self.backbone, blocks, tap_kept=False)
         apply_plan(self.backbone, plan, drop_connect_rate)
@@ -112,8 +112,8 @@ class TimedBackbone:
         return time_training(suffix, batch_size)
 
     def build_head(self, classes: int, dropout: float):
+        from thaw.data.efficientnet import POOLED
         from thaw.network.head import build_head
-        from thaw.run.efficientnet import POOLED
 
         return build_head(self.count_values(POOLED), classes, dropout)
 

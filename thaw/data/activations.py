@@ -15,10 +15,10 @@ import numpy as np
 
 from thaw.data.blocks import Order
 from thaw.data.dataset import Gather, open_labels
+from thaw.data.efficientnet import POOLED
 from thaw.data.splits import count_views
 from thaw.files.arrays import continue_array, open_array
 from thaw.files.text import read_json, write_json
-from thaw.run.efficientnet import POOLED
 
 ABOUT = "about.json"
 

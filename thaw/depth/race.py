@@ -9,6 +9,7 @@ import numpy as np
 
 from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
+from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.data.folds import find_sets
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
@@ -36,10 +37,9 @@ from thaw.network.temperature import (
     score_logits,
 )
 from thaw.network.thawing import apply_plan, make_plan
-from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import say
-from thaw.run.efficientnet import IMAGE, LOGITS, POOLED
 from thaw.run.params import Params
+from thaw.stage.checkpoints import Checkpoint
 from thaw.train.batches import Batches, feed
 from thaw.train.choice import limit_loss
 from thaw.train.loop import train_model, train_thawed

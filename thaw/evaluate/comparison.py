@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thaw.run.console import format_count
+from thaw.files.phrases import format_count
 
 # Of a verdict, and of its interval: 99 %. Another seed moves the accuracy too,
 # which a test over images does not see: at 0.05 one pair in ten of seeds 1 to 5

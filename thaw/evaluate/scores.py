@@ -78,16 +78,19 @@ def write_scores(
     from sklearn.metrics import precision_recall_fscore_support
 
     rows = []
+    # scikit-learn counts in floats if no image is classified right.
+    images = np.bincount(labels, minlength=len(classes))
     for model, predicted in probabilities.items():
-        scores = precision_recall_fscore_support(
+        *scores, _ = precision_recall_fscore_support(
             labels,
             predicted.argmax(axis=1),
             labels=range(len(classes)),
             zero_division=0,
         )
-        rows += [(model, *row) for row in zip(classes, *scores, strict=True)]
-    columns = ["model", "class", "precision", "recall", "f1", "images"]
-    write_table(path, columns, rows)
+        columns = zip(classes, *scores, images, strict=True)
+        rows += [(model, *row) for row in columns]
+    header = ["model", "class", "precision", "recall", "f1", "images"]
+    write_table(path, header, rows)
 
 
 def write_reliability(

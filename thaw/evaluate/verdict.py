@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from thaw.evaluate.comparison import HEAD_SHIPPED, Comparison
-from thaw.run.console import format_count
+from thaw.files.phrases import format_count
 
 MODELS = ("head", "finetuned")
 

@@ -7,6 +7,7 @@ arXiv:1810.03993, and the head that Hugging Face reads.
 from pathlib import Path
 from typing import Any
 
+from thaw.data.origin import name_source
 from thaw.export.formats import FORMATS
 from thaw.files.rendering import render
 from thaw.network.model_info import ModelInfo
@@ -43,6 +44,9 @@ def write_card(
         TEMPLATE,
         {"cell": escape_cell},
         params=params,
+        source=name_source(
+            params.prepare.source, params.prepare.path, params.prepare.name
+        ),
         info=info,
         plan=plan,
         prepare=prepare,

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from thaw.data.efficientnet import IMAGE, LOGITS
 from thaw.export.contract import INPUT, OUTPUT
 from thaw.network.backend import keras
 from thaw.network.model_info import ModelInfo
 from thaw.network.parts import get_part
-from thaw.run.efficientnet import IMAGE, LOGITS
 
 
 def scale_logits(model: keras.Model, info: ModelInfo) -> keras.Model:

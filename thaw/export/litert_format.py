@@ -17,9 +17,9 @@ from thaw.export.classifier import (
     trace_prediction,
 )
 from thaw.export.contract import Format, Predict
+from thaw.files.threads import count_cores
 from thaw.network.backend import keras
 from thaw.network.model_info import INFO_FILE, ModelInfo
-from thaw.run.threads import count_cores
 
 # LiteRT can't antialias. The graph resizes an image that is larger than the
 # model's size to this many times that size, then averages. On 93 photographs

@@ -8,9 +8,9 @@ import numpy as np
 
 from thaw.errors import InputError
 from thaw.export.contract import Predict
+from thaw.files.threads import map_ahead
 from thaw.prepare.items import Item, Source
 from thaw.run.console import progress
-from thaw.run.threads import map_ahead
 
 # Test images that each export is scored on, as prepared and as they were. A few
 # show a wrong conversion. More would cost time: the slowest runtime of all, and

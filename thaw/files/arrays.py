@@ -20,6 +20,9 @@ class ArrayWriter:
         row_shape: shape of one row; the array gets (rows, *row_shape).
         dtype: of the array; rows are cast to it.
         rows: to keep of a file that is there.
+
+    Raises:
+        InputError: if it has less rows than that.
     """
 
     def __init__(
@@ -35,7 +38,11 @@ class ArrayWriter:
         self._file = Path(path).open(mode)  # noqa: SIM115 (__exit__ closes)
         self._write_header()
         size = math.prod(self.row_shape) * self.dtype.itemsize
-        self._file.truncate(self._file.tell() + rows * size)
+        end = self._file.tell() + rows * size
+        if rows and os.fstat(self._file.fileno()).st_size < end:
+            self._file.close()
+            raise InputError(f"{path} has less than {rows} rows")
+        self._file.truncate(end)
         self._file.seek(0, os.SEEK_END)
 
     def _write_header(self) -> None:

@@ -30,6 +30,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
     unfinished = path.with_name(f".unfinished.{path.name}")
     try:
         yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut leaves the name alone
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.data.activations import Features
-from thaw.frozen.network import FrozenNetwork, freeze_model, read_network
+from thaw.data.efficientnet import IMAGE
+from thaw.frozen.engines import freeze_model, read_network
+from thaw.frozen.network import FrozenNetwork
 from thaw.network.plan import Architecture
-from thaw.run.efficientnet import IMAGE
 
 if TYPE_CHECKING:
     from thaw.network.backend import keras

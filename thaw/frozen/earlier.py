@@ -15,7 +15,7 @@ from thaw.data.activations import (
 from thaw.data.facts import match_digests
 from thaw.files.arrays import open_array
 from thaw.files.text import read_json
-from thaw.run.previous import Previous
+from thaw.stage.previous import Previous
 
 # Bytes that are copied at once.
 CHUNK = 16 * 2**20

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.data.activations import Features
+from thaw.data.efficientnet import IMAGE, POOLED
 from thaw.frozen.backbone import read_frozen
-from thaw.frozen.network import FrozenNetwork, freeze_model, read_network
+from thaw.frozen.engines import freeze_model, read_network
+from thaw.frozen.network import FrozenNetwork
 from thaw.network.plan import Plan
-from thaw.run.efficientnet import IMAGE, POOLED
 
 if TYPE_CHECKING:  # what reads them needs no Keras
     from thaw.network.backend import keras

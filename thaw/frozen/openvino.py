@@ -8,9 +8,9 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
+from thaw.files.threads import count_cores
 from thaw.frozen.network import Engine, Span
-from thaw.run.environment import read_processor
-from thaw.run.threads import count_cores
+from thaw.stage.environment import read_processor
 
 if TYPE_CHECKING:
     from thaw.network.backend import keras

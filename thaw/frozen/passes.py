@@ -20,18 +20,12 @@ from thaw.data.dataset import Gather, PortableGather
 from thaw.data.splits import count_views
 from thaw.errors import InputError
 from thaw.files.arrays import create_array
+from thaw.files.phrases import format_bytes, format_count, format_seconds
 from thaw.frozen.earlier import Earlier
 from thaw.frozen.network import FrozenNetwork
 from thaw.frozen.ray import Cluster, Job
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.console import (
-    Bar,
-    format_bytes,
-    format_count,
-    format_seconds,
-    progress,
-    say,
-)
+from thaw.run.console import Bar, progress, say
+from thaw.stage.checkpoints import Checkpoint
 
 # Images timed to estimate the duration, at most.
 TRIAL = 128

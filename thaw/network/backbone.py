@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from thaw.data.efficientnet import IMAGE
 from thaw.errors import InputError
 from thaw.files.archives import check_archive
 from thaw.network.backend import keras
-from thaw.run.efficientnet import IMAGE
 
 # The ImageNet weights of V1 expect one more division: Keras's Normalization
 # divides by the standard deviation, training divided by the variance:

@@ -82,6 +82,22 @@ with without_chatter(), import_quickly():
         tensorflow.config.list_physical_devices()
 
 
+def undo_settings() -> None:
+    """Undoes what keras.json and the environment change of every network.
+
+    channels_first and float16 make other networks than the weights are of;
+    KERAS_MAX_EPOCHS and KERAS_MAX_STEPS_PER_EPOCH cut a training short.
+    """
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
+
+
+undo_settings()
+
+
 def has_accelerator() -> bool:
     """Whether Keras, on JAX or Torch, computes on anything but processors."""
     if keras.backend.backend() == "jax":

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
+from thaw.data.efficientnet import LOGITS
 from thaw.network.backend import keras
-from thaw.run.efficientnet import LOGITS
 
 TOP = "top_activation"  # the last convolution's, in every variant
 

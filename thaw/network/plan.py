@@ -8,8 +8,8 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from thaw.data.efficientnet import IMAGE, POOLED
 from thaw.files.text import read_json, write_json
-from thaw.run.efficientnet import IMAGE, POOLED
 
 # Where finetune's inputs come from. Cached activations save running the prefix
 # in every epoch. Behind the first blocks they are larger than the packed image,

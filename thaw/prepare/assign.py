@@ -8,7 +8,7 @@ import numpy as np
 
 from thaw.data.splits import SPLITS
 from thaw.errors import InputError
-from thaw.run.console import list_some
+from thaw.files.phrases import list_some
 
 TRAIN = SPLITS.index("train")
 

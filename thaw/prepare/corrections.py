@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thaw.errors import InputError
+from thaw.files.phrases import list_some
 from thaw.prepare.sheets import read_sheet
-from thaw.run.console import list_some
 
 COLUMNS = ("path", "digest", "was", "now", "why")
 

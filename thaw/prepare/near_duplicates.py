@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from thaw.run.threads import count_cores, map_ahead
+from thaw.files.threads import count_cores, map_ahead
 
 # OpenCV gets one thread: Thaw calls it from several threads of its own.
 cv2.setNumThreads(1)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from thaw.data.facts import FLAWS
 from thaw.data.splits import SPLITS
 from thaw.errors import InputError
 from thaw.files.arrays import ArrayWriter
+from thaw.files.phrases import format_count, list_some
 from thaw.files.tables import write_table
 from thaw.files.text import write_json
 from thaw.prepare.copies import find_copies
@@ -30,8 +32,8 @@ from thaw.prepare.summary import (
     describe_selection,
     find_gaps,
 )
-from thaw.run.checkpoints import Checkpoint
-from thaw.run.console import format_count, say
+from thaw.run.console import say
+from thaw.stage.checkpoints import Checkpoint
 
 # Above this share of unreadable images the source is not what its owner thinks.
 MOST_BAD = 0.1
@@ -40,6 +42,8 @@ PREPARED = "prepared"
 UNUSED = "unused"  # images that are in no split
 
 MOST_SHOWN = 24  # pairs of copies
+MOST_NAMED = 5  # pictures with a flaw, on one line
+MOST_LISTED = 100  # of them, in the metrics
 
 INDEX = ["id", "path", "class", "group", "copies"]
 QUARANTINE = ["path", "class", "split", "reason"]
@@ -97,6 +101,9 @@ def prepare_dataset(
     rows = Rows(checkpoint.folder, source.classes, seed, corrections)
     say(*(f"can't read {path}: {reason}" for path, *_, reason in rows.bad))
     check_bad_images(rows.bad, len(rows.labels), bad_images)
+    flawed = find_flawed(rows)
+    for flaw, paths in flawed.items():
+        say(f"read, though {flaw}: {list_some(paths, MOST_NAMED)}")
     if group or source.grouped:
         say(describe_groups(rows, group))
 
@@ -116,9 +123,12 @@ def prepare_dataset(
         *describe_selection(selection),
         *find_gaps(rows, selection),
     )
-    counts = count_unused(rows, selection) | count_corrections(rows, selection)
-    checkpoint.write(counts=counts)
+    listed = {flaw: paths[:MOST_LISTED] for flaw, paths in flawed.items()}
+    counts: dict[str, Any] = {"flawed": listed}
+    counts |= count_unused(rows, selection)
+    counts |= count_corrections(rows, selection)
     rows.remove()
+    checkpoint.write(counts=counts)
     return counts
 
 
@@ -178,6 +188,17 @@ def check_bad_images(bad: list[tuple], good: int, bad_images: str) -> None:
         raise InputError(f"{found} (prepare.bad_images: fail)")
     if len(bad) > MOST_BAD * total:
         raise InputError(f"{found}; more than {MOST_BAD:.0%} is too many")
+
+
+def find_flawed(rows: Rows) -> dict[str, list[str]]:
+    """Finds the paths of images that are read in spite of a flaw, by flaw."""
+    flaws = rows.open_facts()["flaw"]
+    flawed = np.flatnonzero(flaws)
+    found: dict[str, list[str]] = {}
+    entries = rows.pick_entries(flawed.tolist())
+    for entry, code in zip(entries, flaws[flawed], strict=True):
+        found.setdefault(FLAWS[code], []).append(entry["path"])
+    return found
 
 
 def write_duplicates(folder: Path, rows: Rows, selection: Selection) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 
 from thaw.data.splits import SPLITS
 from thaw.errors import InputError
+from thaw.files.phrases import list_some
 from thaw.prepare.assign import TRAIN, assign_splits, unite
 from thaw.prepare.copies import Copies, Pair
 from thaw.prepare.decode import Rows
-from thaw.run.console import list_some
 
 TEST = SPLITS.index("test")
 

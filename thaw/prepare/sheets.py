@@ -1,12 +1,13 @@
 """Tables that people write, as spreadsheets save them: CSV and TSV."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from thaw.errors import InputError
-from thaw.run.console import list_some
+from thaw.files.phrases import list_some
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -29,9 +30,10 @@ class Line:
 def read_sheet(path: str | Path, needed: Sequence[str]) -> Iterator[Line]:
     """Its rows, one at a time; empty lines are none.
 
-    UTF-8, with or without a byte order mark. Cells are divided by tabs in a
-    .tsv, else by commas or semicolons, whichever the first line has more of.
-    Names of columns are in lower case.
+    UTF-8, with or without a byte order mark, or UTF-16 with one. A first line
+    such as "sep=;" names what divides cells; else it is what the first line has
+    most of: tabs, commas, semicolons or bars. Names of columns are in lower
+    case.
 
     Args:
         path: the file.
@@ -40,13 +42,15 @@ def read_sheet(path: str | Path, needed: Sequence[str]) -> Iterator[Line]:
     Raises:
         InputError: where it is no such table, or lacks a column.
     """
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+    with Path(path).open(encoding=find_encoding(path), newline="") as file:
         try:
             header = file.readline()
-            file.seek(0)
-            reader = csv.reader(
-                file, delimiter=find_delimiter(path, header), strict=True
-            )
+            named = re.match(r"sep=(.)\r?\n?$", header)
+            skipped = 1 if named else 0
+            if not named:
+                file.seek(0)
+            delimiter = named[1] if named else find_delimiter(header)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
             names = [name.strip().lower() for name in next(reader, [])]
             check_columns(path, names, needed)
             for cells in filter(None, reader):
@@ -54,22 +58,29 @@ def read_sheet(path: str | Path, needed: Sequence[str]) -> Iterator[Line]:
                     raise csv.Error("a NUL character")
                 padded = cells + [""] * (len(names) - len(cells))
                 yield Line(
-                    reader.line_num,
+                    reader.line_num + skipped,
                     dict(zip(names, padded, strict=False)),
                     len(cells) > len(names),
                 )
         except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not in UTF-8") from error
+            raise InputError(
+                f"{path} is in neither UTF-8 nor UTF-16 with a byte order mark"
+            ) from error
         except csv.Error as error:
             raise InputError(
                 f"{path} is no table, near line {reader.line_num}: {error}"
             ) from error
 
 
-def find_delimiter(path: str | Path, header: str) -> str:
-    if Path(path).suffix.lower() == ".tsv":
-        return "\t"
-    return max(",;", key=header.count)
+def find_encoding(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        mark = file.read(2)
+    return "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def find_delimiter(header: str) -> str:
+    """Of equal counts the first one: a comma, where there is none."""
+    return max(",;\t|", key=header.count)
 
 
 def check_columns(

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from thaw.data.splits import SPLITS
+from thaw.files.phrases import format_count, list_some
 from thaw.prepare.assign import TRAIN
 from thaw.prepare.decode import Rows
 from thaw.prepare.select import Selection
-from thaw.run.console import format_count, list_some
 
 # Above this share the images are likely one scene that hardly changes.
 MANY_COPIES = 0.05

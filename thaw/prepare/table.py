@@ -3,23 +3,28 @@
 import os
 import posixpath
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from thaw.data.splits import SPLIT_NAMES, SPLITS
 from thaw.errors import InputError
+from thaw.files.phrases import format_count, list_some
 from thaw.prepare.assign import find_shortages
-from thaw.prepare.folders import find_alike, is_hidden, walk_folder
+from thaw.prepare.dvcignore import open_dvcignore
+from thaw.prepare.folders import is_hidden, walk_folder
 from thaw.prepare.items import Item, Source, read_file
+from thaw.prepare.names import find_lookalikes, warn_of_case
 from thaw.prepare.sheets import SUFFIXES, Line, read_sheet
-from thaw.run.console import format_count, list_some
-from thaw.run.tracking import open_dvcignore
 
 NEEDED = ("path", "label")
+
+MISSING = "files that are not there"
 
 
 class Row(NamedTuple):
@@ -95,7 +100,7 @@ def open_table(path: str | Path, name: str | None = None) -> Source:
         table.splits,
         images,
         list_items(table, classes),
-        [*find_notes(table), *find_alike(classes)],
+        [*find_notes(table), *warn_of_case(classes)],
         grouped=any(row.group for row in table.rows.values()),
     )
 
@@ -188,12 +193,44 @@ def check_files(table: Table) -> None:
         if posixpath.dirname(path) in linked:
             fault = "paths behind links to folders (DVC does not look there)"
         elif not is_file(file):
-            fault = "files that are not there"
+            fault = MISSING
         elif ignores and ignores(file):
             fault = "files that .dvcignore hides from DVC"
         else:
             continue
         table.faults[fault].append(path)
+    gone = table.faults.get(MISSING)
+    if gone:
+        table.faults[MISSING] = name_near_misses(table.folder, gone)
+
+
+def name_near_misses(folder: str, gone: list[str]) -> list[str]:
+    """Paths that are not there, each with the file that it may mean.
+
+    That is one whose path differs in case, slashes, %20, the Unicode form or
+    the suffix; or the only file of its name.
+    """
+    by_key: dict[str, list[str]] = defaultdict(list)
+    start = len(folder) + 1
+    for listing in walk_folder(folder):
+        for file in listing.images:
+            for key in list_keys(file[start:]):
+                by_key[key].append(file[start:])
+    named = []
+    for path in gone:
+        found = (by_key[key] for key in list_keys(path) if key in by_key)
+        near = next((files[0] for files in found if len(files) == 1), None)
+        named.append(f"{path} (there: {near})" if near else path)
+    return named
+
+
+def list_keys(path: str) -> list[str]:
+    """What a path is looked up by, the most exact first."""
+    plain = unquote(path).replace("\\", "/").strip().casefold()
+    plain = unicodedata.normalize("NFC", posixpath.normpath(plain))
+    stem = posixpath.splitext(plain)[0]
+    name = posixpath.basename(plain)
+    return [plain, stem, name, posixpath.splitext(name)[0]]
 
 
 def find_faults(table: Table) -> Iterator[str]:
@@ -211,6 +248,7 @@ def find_faults(table: Table) -> Iterator[str]:
         if "train" not in named:
             yield "no path with the split train"
     classes = sorted({row.label for row in table.rows.values()})
+    yield from find_lookalikes(classes)
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
         yield f"two classes or more are needed; found: {found}"

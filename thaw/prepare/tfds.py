@@ -13,8 +13,9 @@ import numpy as np
 
 from thaw.data.splits import SPLIT_NAMES, SPLITS
 from thaw.errors import InputError
+from thaw.files.phrases import list_some
 from thaw.prepare.items import Item, Source, read_array
-from thaw.run.console import list_some, without_chatter
+from thaw.run.console import without_chatter
 
 
 def open_tfds(

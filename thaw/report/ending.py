@@ -9,7 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from thaw.files.text import read_yaml
-from thaw.run.dvc_files import list_outs
+from thaw.stage.dvc_files import list_outs
 
 COLUMNS = 79  # of a terminal that is not wide
 

@@ -17,13 +17,16 @@ import numpy as np
 from PIL import Image
 
 from thaw.data.dataset import Dataset
+from thaw.data.efficientnet import VARIANTS
 from thaw.data.images import resize_image
+from thaw.data.origin import name_source, warn_of_characters
 from thaw.data.splits import SPLITS
 from thaw.depth.words import decide, name_depth, parse_race
 from thaw.evaluate.comparison import HEAD_SHIPPED
 from thaw.evaluate.verdict import MODELS, describe_verdict, suggest_depth
 from thaw.files.arrays import open_array
 from thaw.files.atomic import new_file
+from thaw.files.phrases import format_count
 from thaw.files.rendering import render
 from thaw.files.tables import read_table
 from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
@@ -36,8 +39,6 @@ from thaw.report.charts import (
 )
 from thaw.report.doubts import read_doubts
 from thaw.report.heat import paint_heat
-from thaw.run.console import format_count
-from thaw.run.efficientnet import VARIANTS
 from thaw.run.params import Params
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -180,7 +181,11 @@ def describe_run(results: Results) -> dict[str, Any]:
     return {
         "verdict": results.verdict,
         "depth": results.next_depth,
-        "warning": params.warning_of_characters,
+        "warning": warn_of_characters(
+            params.prepare.source,
+            params.backbone.weights,
+            params.backbone.file,
+        ),
         "weights": name_weights(params.backbone.weights, params.backbone.file),
         "image_size": results.dataset.image_size,
         "digest": shorten_digest(results.model),
@@ -188,7 +193,9 @@ def describe_run(results: Results) -> dict[str, Any]:
         "params": params.model_dump(exclude={"export"}),
         "plan": results.plan,
         "origin": ORIGINS[results.plan.activations],
-        "source": params.prepare.data,
+        "source": name_source(
+            params.prepare.source, params.prepare.path, params.prepare.name
+        ),
         "total_blocks": VARIANTS[params.backbone.name].blocks,
     }
 
@@ -356,16 +363,20 @@ def count_changes(rows: Sequence[Row]) -> dict[str, int]:
     return changes
 
 
+def name_score(key: str) -> tuple[str, bool, str]:
+    """As in `SCORES`; raises KeyError for a score that has no name."""
+    if top := re.fullmatch(r"top(\d+)", key):
+        return f"Top-{top[1]} accuracy", True, "higher is better"
+    return SCORES[key]
+
+
 def list_scores(evaluate: Mapping, models: Mapping) -> list[dict]:
     """A row for each score; an interval is one."""
     rows = []
     for key in evaluate["finetuned"]:
         if key == "accuracy_ci_high":
             continue
-        name, comparable, note = SCORES.get(
-            key,
-            (f"Top-{key[3:]} accuracy", True, "higher is better"),
-        )
+        name, comparable, note = name_score(key)
         keys = [key]
         if key == "accuracy_ci_low":
             keys.append("accuracy_ci_high")

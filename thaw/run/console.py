@@ -1,25 +1,20 @@
-"""What a stage says: how it starts, progress, how it ends."""
+"""What a program says: lines, progress, its last words."""
 
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 from tqdm import tqdm
 
-from thaw.errors import InputError
 from thaw.files.atomic import measure_size
-from thaw.run.process import (
-    is_first,
-    lock_workspace,
-    was_interrupted,
-    watch_process,
-)
+from thaw.files.phrases import format_bytes, format_seconds
+from thaw.files.rank import is_first
 
 # Hides notes and warnings of TensorFlow's C++ code, and shows its errors.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,36 +25,6 @@ CHATTER = re.compile(
     r"WARNING: All log messages before absl|I\d{4} |.*failed call to cuInit|"
     r"INFO: Created TensorFlow Lite|\[\d{4}-\d\d-\d\d .* [IWE] \d+ \d+\] "
 )
-
-
-def run_stage(
-    main: Callable[[], Iterable[str] | None],
-    loses: bool = True,
-    within: Callable[[], AbstractContextManager] = nullcontext,
-) -> None:
-    """Runs a stage's `main`.
-
-    InputError, OSError and MemoryError print one line and exit with status 1;
-    any other exception is a bug and shows a traceback.
-
-    Args:
-        main: the stage; what it returns are its last lines.
-        loses: whether DVC removes earlier results before this stage runs.
-        within: what it runs within.
-    """
-    start = time.perf_counter()
-    watch_process()
-    try:
-        with within(), lock_workspace():
-            last = main() or ()
-    except BaseException as error:
-        if was_interrupted():  # whatever libraries made of it
-            os._exit(130)  # threads may be busy yet
-        if not isinstance(error, InputError | OSError | MemoryError):
-            raise
-        hint = " (`dvc checkout` brings earlier results back)" if loses else ""
-        fail(f"{error}{hint}")
-    say(f"took {format_seconds(time.perf_counter() - start)}", *last)
 
 
 def fail(message: str) -> None:
@@ -76,32 +41,6 @@ def say(*lines: str) -> None:
 def say_wrote(*paths: str | Path) -> None:
     for path in paths:
         say(f"wrote {path}, {format_bytes(measure_size(path))}")
-
-
-def format_count(count: int, one: str, more: str | None = None) -> str:
-    """As in "1 pair", "2 pairs"."""
-    return f"{count:,} {one if count == 1 else more or one + 's'}"
-
-
-def list_some(names: Sequence[str], most: int = 20, between: str = ", ") -> str:
-    """As in "a, b and 3 more"."""
-    shown = between.join(names[:most])
-    more = len(names) - most
-    return f"{shown} and {more:,} more" if more > 0 else shown
-
-
-def format_bytes(count: float) -> str:
-    units = ["B", "KiB", "MiB", "GiB", "TiB"]
-    while count >= 1000 and len(units) > 1:
-        count /= 1024
-        units.pop(0)
-    return f"{count:.3g} {units[0]}"
-
-
-def format_seconds(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min"
 
 
 # Seconds between two lines of progress where there is no terminal.

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from thaw.data.efficientnet import VARIANTS
 from thaw.errors import InputError
 from thaw.files.text import read_yaml
-from thaw.run.efficientnet import VARIANTS
 
-# The checkpoint in Git, made for trying the pipeline.
-CHARACTERS = "efficientnetb0-characters-64px.weights.h5"
+# Sources whose photographs lie in the folder `prepare.path`.
+IN_FOLDER = ("folder", "table")
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Any:
@@ -51,13 +51,21 @@ ClassWeight = Literal["none", "balanced"]
 
 
 class Section(BaseModel, extra="forbid", strict=True):
-    pass
+    """Keys of params.yaml: no default and no change of a value.
+
+    Whatever a stage reads here is what DVC compares, so that this module, which
+    re-runs nothing, decides no result.
+    """
 
 
 class Prepare(Section):
     source: Literal["digits", "folder", "table", "tfds"]
     path: Text
     classes: Literal["first", "leaf"]
+    files: Annotated[
+        str | None,
+        Field(min_length=1, description="a pattern of file names, or null"),
+    ]
     name: Annotated[str | None, Field(description="a text or null")]
     data_dir: Annotated[str | None, Field(description="a text or null")]
     image_size: Annotated[
@@ -73,17 +81,6 @@ class Prepare(Section):
     bad_images: Literal["skip", "fail"]
     group: Annotated[str | None, Field(description="a pattern or null")]
     duplicates: Literal["remove", "keep", "fail"]
-
-    @property
-    def data(self) -> str:
-        """What names the images: a folder, a set of TFDS, or digits."""
-        names = {"tfds": self.name or "", "digits": "digits"}
-        return names.get(self.source, self.path)
-
-    @property
-    def reads_folder(self) -> bool:
-        """Whether photographs lie in the folder `path`."""
-        return self.source in ("folder", "table")
 
 
 class Backbone(Section):
@@ -164,25 +161,6 @@ class Params(Section):
     finetune: Finetune
     evaluate: Evaluate
     export: Export
-
-    @property
-    def image_size(self) -> int:
-        """Pixels a side of the prepared images."""
-        own = VARIANTS[self.backbone.name].image_size
-        return self.prepare.image_size or own
-
-    @property
-    def warning_of_characters(self) -> str | None:
-        """A sentence where photographs meet the bundled checkpoint."""
-        bundled = Path(self.backbone.file).name == CHARACTERS
-        if not bundled or self.backbone.weights != "file":
-            return None
-        if self.prepare.source == "digits":
-            return None
-        return (
-            "the bundled checkpoint has seen printed characters only; for "
-            "photographs, backbone.weights=imagenet"
-        )
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -376,7 +354,7 @@ def _check_path(prepare: Prepare) -> Iterator[str]:
             f"prepare.path is {_quote(prepare.path)}, which is not there"
             f"{_explain_copy(prepare.path)}"
         )
-    elif prepare.reads_folder and not Path(prepare.path).is_dir():
+    elif prepare.source in IN_FOLDER and not Path(prepare.path).is_dir():
         yield f"prepare.path is {prepare.path}; allowed: a folder"
 
 
@@ -393,6 +371,11 @@ def _check_prepare(prepare: Prepare) -> Iterator[str]:
         yield (
             f"prepare.group is {_quote(prepare.group)}; allowed: a regular "
             f"expression or null ({error})"
+        )
+    if prepare.files is not None and prepare.source != "folder":
+        yield (
+            f"prepare.files is {_quote(prepare.files)}; allowed: null unless "
+            "prepare.source is folder"
         )
     if prepare.source == "tfds" and not prepare.name:
         yield "prepare.name is null; allowed: with source tfds, a set's name"

@@ -14,6 +14,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from thaw.errors import InputError
+from thaw.files.rank import is_first
 from thaw.run.start import STDERR
 
 LOCK = Path(".dvc/tmp/thaw.lock")
@@ -25,20 +26,6 @@ SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish"}
 # stage must have saved its work.
 POLL_SECONDS = 0.5
 LEAVE_SECONDS = 1.5
-
-
-_rank = 0
-
-
-def set_rank(rank: int) -> None:
-    """Says which of several processes this one is, from 0."""
-    global _rank
-    _rank = rank
-
-
-def is_first() -> bool:
-    """Whether this process writes and speaks, for all that do the same."""
-    return _rank == 0
 
 
 @contextmanager
@@ -135,8 +122,10 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def was_interrupted() -> bool:
-    return _interrupted.is_set()
+def leave_if_interrupted() -> None:
+    """Ends the program after Ctrl-C, whatever libraries made of that."""
+    if _interrupted.is_set():
+        os._exit(130)  # threads may be busy yet
 
 
 def report_interruption() -> None:
@@ -148,4 +137,9 @@ def report(message: str) -> None:
     if _reported.acquire(blocking=False):
         clear = "\r\x1b[K" if os.isatty(STDERR) else ""  # a progress bar
         line = f"{clear}thaw: {message}\n"
-        os.write(STDERR, line.encode())
+        write_error(line.encode())
+
+
+def write_error(text: bytes) -> None:
+    """To the program's own stderr, whatever captures file descriptor 2."""
+    os.write(STDERR, text)

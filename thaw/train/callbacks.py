@@ -2,15 +2,17 @@
 
 import json
 import math
+import zipfile
+import zlib
 
 import numpy as np
 
 from thaw.files.atomic import new_file
+from thaw.files.rank import is_first
 from thaw.network.backend import keras
 from thaw.network.temperature import score_logits
-from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
-from thaw.run.process import is_first
+from thaw.stage.checkpoints import Checkpoint
 from thaw.train.batches import Batches, feed
 from thaw.train.distribution import share_file
 
@@ -145,13 +147,17 @@ class Keeper(keras.callbacks.Callback):
 
 
 def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
-    """What a `Keeper` kept in a run that was cut off."""
+    """What a `Keeper` kept in a run that was cut off, if it is whole."""
     file = share_file(checkpoint.folder / KEPT)
     if not file:
         return None
-    with np.load(file, allow_pickle=False) as kept:
-        about, *arrays = kept.values()
-    return json.loads(str(about)), arrays
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            about, *arrays = kept.values()
+        return json.loads(str(about)), arrays
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        say(f"an earlier run left a broken {KEPT}: training starts again")
+        return None
 
 
 class Progress(keras.callbacks.Callback):

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from thaw.errors import InputError
+from thaw.files.rank import is_first, set_rank
 from thaw.network.backend import keras
-from thaw.run.process import is_first, report, set_rank
-from thaw.run.start import STDERR
+from thaw.run.process import report, write_error
 
 # What launchers say: how many processes there are, and which one this is.
 LAUNCHERS = (
@@ -129,7 +129,7 @@ def connect_processes(processes: int, rank: int) -> None:
         if LOST.search(text.decode(errors="replace")):
             report(LOST_LINE)
         else:
-            os.write(STDERR, text)
+            write_error(text)
         os._exit(1)
 
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)

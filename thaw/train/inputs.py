@@ -7,12 +7,12 @@ import numpy as np
 
 from thaw.data.activations import Features, gather_kept
 from thaw.data.dataset import Dataset, Gather
+from thaw.data.efficientnet import IMAGE
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.frozen.backbone import take_frozen
 from thaw.frozen.network import FrozenNetwork
 from thaw.network.plan import CACHED, POOLED_FEATURES, TAP, Plan
-from thaw.run.efficientnet import IMAGE
 
 
 def open_inputs(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from thaw.network.backend import keras, warn_of_float32
-from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import say
+from thaw.stage.checkpoints import Checkpoint
 from thaw.train.advice import advise
 from thaw.train.batches import Batches, feed
 from thaw.train.callbacks import (

@@ -1,5 +1,7 @@
 """The EfficientNets of keras.applications, without importing Keras."""
 
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -25,6 +27,30 @@ VARIANTS = {
     "EfficientNetV2M": Variant(480, 57),
     "EfficientNetV2L": Variant(480, 79),
 }
+
+
+def get_weights_url(name: str) -> str:
+    """Where Keras downloads the ImageNet weights without the top from."""
+    base = "https://storage.googleapis.com/"
+    if name.startswith("EfficientNetV2"):
+        variant = name.removeprefix("EfficientNetV2").lower()
+        folder = "tensorflow/keras-applications/efficientnet_v2/"
+        return f"{base}{folder}efficientnetv2-{variant}_notop.h5"
+    return f"{base}keras-applications/{name.lower()}_notop.h5"
+
+
+def find_keras_home() -> Path:
+    """The folder of Keras's settings and downloads, as Keras finds it."""
+    home = os.environ.get("KERAS_HOME")
+    if home is None:
+        base = Path("~").expanduser()
+        home = f"{base if os.access(base, os.W_OK) else '/tmp'}/.keras"
+    return Path(home).expanduser()
+
+
+def get_image_size(name: str, image_size: int | None) -> int:
+    """Pixels a side of prepared images: the backbone's own, unless said."""
+    return image_size or VARIANTS[name].image_size
 
 
 IMAGE = "image"  # the input of a backbone

@@ -5,8 +5,6 @@ in a copy of the workspace, finds it too. The key is a digest of all that
 dvc.yaml says the stage reads, and of the environment that computes.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -20,23 +18,29 @@ from filelock import FileLock, Timeout
 
 from thaw.errors import InputError
 from thaw.files.atomic import measure_size
-from thaw.files.text import read_json, read_yaml, write_json
-from thaw.run.console import format_bytes
-from thaw.run.dvc_files import fill_in, get_value, read_hashes
-from thaw.run.environment import describe_environment
-from thaw.run.process import is_first
+from thaw.files.phrases import format_bytes
+from thaw.files.rank import is_first
+from thaw.files.text import read_json, write_json
+from thaw.run.console import say
+from thaw.stage.inputs import make_key
 
 # Days after which unfinished work is removed.
 MOST_DAYS = 14
 
-# Suffixes of sources in a room of thaw/; .dvcignore lists the same.
-SOURCES = {".py", ".html", ".md"}
-
 FINISHED = "finished"  # an empty file
+LOCK = "lock"
+
+
+NOTE = "note.json"
+FORMAT = 1  # of the note; work with a note of another one is not gone on from
 
 
 class Checkpoint:
     """A folder for unfinished work, and a note of how far it is.
+
+    Work is gone on from if it is whole: every file that was there when the
+    note was written has at least the length that it had then. Of any other
+    work nothing is kept, which it says.
 
     Attributes:
         folder: where the work lies.
@@ -47,11 +51,24 @@ class Checkpoint:
     def __init__(self, folder: Path):
         self.folder = folder
         self.note: dict = {}
-        with suppress(FileNotFoundError):
-            self.note = read_json(folder / "note.json")
+        try:
+            self.note = read_note(folder)
+        except FileNotFoundError:  # a new folder
+            return
+        except BrokenWork as error:
+            say(f"an earlier run left broken work, {error}: it starts again")
+            empty_folder(folder)
 
     def write(self, **note: Any) -> None:
-        write_json(self.folder / "note.json", note)
+        """Has the disk hold the work, then notes how far it is."""
+        sizes = {}
+        for path in list_work(self.folder):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            name = path.relative_to(self.folder).as_posix()
+            sizes[name] = path.stat().st_size
+        kept = {"format": FORMAT, "note": note, "sizes": sizes}
+        write_json(self.folder / NOTE, kept)
         self.note = note
 
     def check_room(self, size: int, hint: str) -> None:
@@ -68,6 +85,52 @@ class Checkpoint:
         """A part of the work, with a note of its own."""
         (self.folder / name).mkdir(exist_ok=True)
         return Checkpoint(self.folder / name)
+
+
+class BrokenWork(Exception):
+    """Why unfinished work is not whole."""
+
+
+def read_note(folder: Path) -> dict:
+    """What `Checkpoint.write` was last given.
+
+    Raises:
+        FileNotFoundError: if there is no note.
+        BrokenWork: if it can't be read, or the work is shorter than it says.
+    """
+    try:
+        kept = read_json(folder / NOTE)
+        known = kept["format"] == FORMAT
+        note, sizes = dict(kept["note"]), dict(kept["sizes"])
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise BrokenWork("its note can't be read") from error
+    if not known:
+        raise BrokenWork("its note is of another version")
+    for name, size in sizes.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else 0
+        if not path.is_file() or found < size:
+            raise BrokenWork(f"{name} has {found} of {size} bytes")
+    return note
+
+
+def list_work(folder: Path) -> Iterator[Path]:
+    """Files of a checkpoint, but those of parts, which have their own note."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            if not (path / NOTE).exists():
+                yield from list_work(path)
+        elif path.name not in (NOTE, LOCK, FINISHED):
+            yield path
+
+
+def empty_folder(folder: Path) -> None:
+    """Removes all but the lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 @contextmanager
@@ -110,21 +173,11 @@ def open_checkpoint(last: bool = False) -> Iterator[Checkpoint]:
             lock.release()
 
 
-def hash_sources(room: Path) -> str:
-    """Names and contents of what .dvcignore lets count."""
-    digest = hashlib.sha256()
-    for file in sorted(room.rglob("*")):
-        if file.suffix in SOURCES:
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
-            digest.update(f"{file.relative_to(room)} {content}\n".encode())
-    return digest.hexdigest()
-
-
 def lock_folder(folder: Path) -> FileLock | None:
     """None where another process has it."""
     folder.mkdir(exist_ok=True)
     try:
-        lock = FileLock(folder / "lock")
+        lock = FileLock(folder / LOCK)
         lock.acquire(blocking=False)
         return lock
     except Timeout:
@@ -141,50 +194,3 @@ def tidy_up(top: Path, own: Path | None) -> None:
             if done and (lock := lock_folder(folder)):
                 shutil.rmtree(folder)
                 lock.release()
-
-
-def make_key(stage: str) -> str:
-    """A digest of what determines the result of a stage."""
-    about = read_yaml("dvc.yaml")["stages"][stage]
-    params, known = read_yaml("params.yaml"), read_hashes()
-    reads = {
-        "cmd": about["cmd"],
-        "params": {name: get_value(params, name) for name in about["params"]},
-        "deps": {
-            path: identify(Path(path), known)
-            for path in (fill_in(d, params) for d in about["deps"])
-        },
-        "environment": describe_environment(),
-    }
-    text = json.dumps(reads, sort_keys=True, default=str)
-    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-
-
-def identify(path: Path, known: dict[Path, str]) -> str:
-    """A file's content; a folder's, where DVC has written down its hash.
-
-    A room of Thaw is identified by the contents of its sources; any other
-    folder, which is the user's, by a listing of sizes and times.
-
-    Args:
-        path: the file or folder.
-        known: hashes of what stages made.
-    """
-    if path.is_file():
-        with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    if path in known:
-        return known[path]
-    added = Path(f"{path}.dvc")
-    if added.exists():
-        for out in read_yaml(added)["outs"]:
-            if added.parent / out["path"] == path:
-                return out["md5"]
-    if (path / "__init__.py").exists():
-        return hash_sources(path)
-    listing = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        about = file.stat()
-        line = f"{file.relative_to(path)} {about.st_size} {about.st_mtime_ns}\n"
-        listing.update(os.fsencode(line))
-    return listing.hexdigest()

@@ -7,7 +7,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from thaw.run.threads import count_cores
+from thaw.data.efficientnet import find_keras_home
+from thaw.files.threads import count_cores
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -17,8 +18,12 @@ PACKAGES = (
     "tensorflow",
     "openvino",
     "numpy",
+    "scipy",
+    "scikit-learn",
     "opencv-python-headless",
     "pillow",
+    "pillow-heif",
+    "tensorflow-datasets",
 )
 
 
@@ -43,11 +48,7 @@ def find_backend() -> str:
     """The backend that Keras would choose, without importing Keras."""
     chosen = None
     with suppress(OSError, ValueError, AttributeError, RuntimeError):
-        home = os.environ.get("KERAS_HOME")
-        if home is None:
-            base = Path.home()
-            home = f"{base if os.access(base, os.W_OK) else '/tmp'}/.keras"
-        text = Path(home, "keras.json").expanduser().read_text()
+        text = (find_keras_home() / "keras.json").read_text()
         chosen = json.loads(text).get("backend")
     return os.environ.get("KERAS_BACKEND") or chosen or "tensorflow"
 
