@@ -4,11 +4,17 @@ import hashlib
 
 import numpy as np
 
+CUT = "it lacks its last bytes"
+
+# In spite of which a file is read; a fact is the index of one.
+FLAWS = ("", CUT)
+
 FACTS = np.dtype(
     [
         ("id", "S32"),  # sha256 of the file's bytes
         ("picture", "S16"),  # equal for pictures that are equal
         ("digest", "u8", 2),  # of the pixels as they are kept
+        ("flaw", "u1"),  # of the file, an index into `FLAWS`
         # Upright, before resizing, in pixels.
         ("width", "u4"),
         ("height", "u4"),

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from thaw.data.facts import FACTS, digest_pixels
+from thaw.data.facts import FACTS, FLAWS, digest_pixels
 from thaw.data.images import describe_failure, hash_pixels, resize_image
 from thaw.data.splits import SPLITS
+from thaw.errors import InputError
 from thaw.files.arrays import ArrayWriter, open_array
 from thaw.files.tables import TableWriter, read_table
+from thaw.files.threads import map_ahead
 from thaw.prepare.assign import hash_to_unit
 from thaw.prepare.corrections import Corrections
 from thaw.prepare.decoded import (
@@ -28,9 +30,8 @@ from thaw.prepare.decoded import (
 from thaw.prepare.items import Encoded, Item, Source
 from thaw.prepare.near_duplicates import BLANK, FINGERPRINT, make_fingerprint
 from thaw.prepare.statistics import measure_pixels
-from thaw.run.checkpoints import Checkpoint
 from thaw.run.console import progress, say
-from thaw.run.threads import map_ahead
+from thaw.stage.checkpoints import Checkpoint
 
 # Seconds of decoding that are lost at most when a run is cut off.
 SECONDS_BETWEEN_NOTES = 10
@@ -56,6 +57,7 @@ def decode(encoded: Encoded, image_size: int, fit: str) -> Decoded:
     facts["id"] = bytes.fromhex(encoded.identity)
     facts["picture"] = picture
     facts["digest"] = digest_pixels(resized)
+    facts["flaw"] = FLAWS.index(image.info.get("flaw", ""))
     facts["width"], facts["height"] = image.size
     for name, value in measure_pixels(resized).items():
         facts[name] = value
@@ -92,6 +94,7 @@ def decode_images(
     done, kept, known = start["items"], start["images"], start["known"]
     if done:
         os.truncate(folder / TABLE, start["bytes"])
+        check_unchanged(islice(source.items, done), folder / TABLE)
         say(
             f"resumes a run that was cut off: {done} images are decoded; "
             f"those of its last {SECONDS_BETWEEN_NOTES} s are decoded again"
@@ -112,8 +115,7 @@ def decode_images(
         if not done:
             table.writerow(COLUMNS)
         noted = time.monotonic()
-        items = islice(source.items, done, None)
-        for item, result in map_ahead(load, items, AHEAD):
+        for item, result in map_ahead(load, source.items, AHEAD):
             name = source.classes[item.label]
             about = [item.path, name, find_group(group, item), item.split]
             if isinstance(result, Exception):
@@ -138,6 +140,32 @@ def decode_images(
                 noted = time.monotonic()
     if len(before):
         say(f"{done - known:,} of {done:,} images are new, and were decoded")
+
+
+def check_unchanged(items: Iterable[Item], table: Path) -> None:
+    """Raises InputError for a file that is not what a table says was read.
+
+    Args:
+        items: in the table's order.
+        table: of what was decoded before.
+    """
+
+    def identify(item: Item) -> tuple[Item, str]:
+        try:
+            return item, item.read().identity
+        except Exception:  # whatever `decode_images` noted
+            return item, ""
+
+    rows = zip(
+        map_ahead(identify, items, AHEAD), read_table(table), strict=True
+    )
+    for (item, identity), entry in rows:
+        same = identity == entry["id"] or not entry["id"]
+        if item.path != entry["path"] or not same:
+            raise InputError(
+                f"{item.path} changed since the run that was cut off read it; "
+                "`dvc repro` starts again"
+            )
 
 
 def find_group(group: str | None, item: Item) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thaw.data.images import convert_image, decode_image
+from thaw.data.images import check_range, convert_image, decode_image
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Source:
 
 def read_array(pixels: np.ndarray) -> Encoded:
     if pixels.dtype == np.uint16:
+        check_range(int(pixels.max()))
         pixels = (pixels // 256).astype(np.uint8)
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
