@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
+from programs import run_python
 from samples import (
     WIDTHS,
     draw_stripes,
@@ -19,6 +20,7 @@ from samples import (
 )
 from test_images import JPEG, UNREADABLE
 
+from benchmarks.project import ROOT
 from thaw.data.dataset import Dataset
 from thaw.data.facts import FACTS
 from thaw.data.splits import SPLITS
@@ -131,6 +133,30 @@ def tfds_folder(tmp_path_factory):
     # Opened elsewhere, it is a folder without a program.
     tfds.core.registered._DATASET_REGISTRY.pop("shades")
     return folder
+
+
+def test_a_tfds_folder_runs_no_python_of_its_own(tfds_folder, tmp_path):
+    folder = tmp_path / "sets"
+    shutil.copytree(tfds_folder, folder)
+    (tmp_path / "gadget.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (file,) = folder.rglob("features.json")
+    text = file.read_text()
+    own = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
+    assert own in text
+    program = (
+        "from thaw.errors import InputError\n"
+        "from thaw.prepare.sources import open_source\n"
+        "try:\n"
+        f"    open_source('tfds', {str(folder)!r}, name='shades',"
+        f" data_dir={str(folder)!r})\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+    )
+    for gadget in ("gadget.Feature", "gadget"):
+        file.write_text(text.replace(own, gadget))
+        said = run_python(program, PYTHONPATH=f"{ROOT}:{tmp_path}")
+        assert f"names {gadget}, which is no feature" in said
+        assert not (tmp_path / "ran").exists()
 
 
 def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(

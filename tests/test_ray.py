@@ -15,11 +15,11 @@ from thaw.data.facts import digest_pixels
 from thaw.data.views import ImageViews
 from thaw.errors import InputError
 from thaw.frozen.earlier import Earlier
-from thaw.frozen.network import freeze_model
+from thaw.frozen.engines import freeze_model
 from thaw.frozen.passes import FrozenPass
 from thaw.frozen.ray import open_cluster
 from thaw.network.backend import keras
-from thaw.run.checkpoints import Checkpoint
+from thaw.stage.checkpoints import Checkpoint
 
 RNG = np.random.default_rng(0)
 
@@ -239,3 +239,20 @@ def test_the_default_path_does_not_import_ray():
         "assert 'ray' not in sys.modules"
     )
     run_python(code)
+
+
+@pytest.mark.scale
+def test_a_cluster_of_this_machine_alone_listens_on_loopback():
+    program = (
+        "import os, psutil\n"
+        "from thaw.frozen.ray import open_cluster\n"
+        "with open_cluster():\n"
+        "    own = psutil.Process().children(recursive=True)\n"
+        "    own = {os.getpid(), *(x.pid for x in own)}\n"
+        "    print(*{x.laddr.ip for x in psutil.net_connections('tcp')\n"
+        "            if x.status == 'LISTEN' and x.pid in own})\n"
+    )
+    said = run_python(program, RAY_ADDRESS="local")
+    addresses = said.split("\n")[-2].split()
+    assert addresses
+    assert {x.removeprefix("::ffff:") for x in addresses} == {"127.0.0.1"}

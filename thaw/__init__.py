@@ -1,5 +1,14 @@
 """Transfer learning with EfficientNet. docs/architecture.md draws the rooms."""
 
-import thaw.run.start  # noqa: F401 (before any library)
+import sys
+
+# `python -m thaw` puts the current folder before all libraries: whatever
+# numpy.py lies there would run. A library that is here to be imported, such as
+# pathlib, may itself be in that folder.
+CALLED = ("-m", "thaw") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+if CALLED and not __file__.startswith(f"{sys.path[0]}/thaw/"):
+    del sys.path[0]
+
+import thaw.run.start  # noqa: F401, E402 (before any library)
 
 __version__ = "0.1.0"

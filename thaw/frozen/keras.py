@@ -7,7 +7,7 @@ import numpy as np
 
 from thaw.frozen.network import Engine, Span
 from thaw.network.backend import has_accelerator, keras, warn_of_float32
-from thaw.network.model_file import save_model
+from thaw.network.model_file import read_model, save_model
 from thaw.network.parts import get_part
 
 FILE = "model.keras"
@@ -76,5 +76,4 @@ def copy_in_bfloat16(model: keras.Model) -> keras.Model:
 
 def read_keras(folder: Path) -> KerasEngine:
     """From what `KerasEngine.write` wrote."""
-    model = keras.models.load_model(folder / FILE, compile=False)
-    return KerasEngine(model, has_accelerator())
+    return KerasEngine(read_model(folder / FILE), has_accelerator())

@@ -16,9 +16,10 @@ import thaw
 from thaw.data.blocks import Order
 from thaw.data.dataset import PortableGather
 from thaw.errors import InputError
-from thaw.frozen.network import FrozenNetwork, unpack_network
+from thaw.files.threads import count_cores
+from thaw.frozen.engines import unpack_network
+from thaw.frozen.network import FrozenNetwork
 from thaw.run.console import without_chatter
-from thaw.run.threads import count_cores
 
 if TYPE_CHECKING:
     import ray
@@ -32,6 +33,10 @@ CONNECT_SECONDS = 8
 # A worker asks for a small share of a CPU, so that one whose node is gone finds
 # room on another node. Ray spreads workers over the nodes all the same.
 WORKER_CPUS = 0.01
+
+# If it is "0" when Ray is imported, a cluster of this machine alone listens on
+# loopback; else on all addresses, and whoever connects runs code here.
+CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 # Blocks that a worker holds, with the one that it runs.
 BLOCKS_AHEAD = 3
@@ -267,6 +272,8 @@ def open_cluster() -> Iterator[Cluster | None]:
         yield None
         return
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", LOG_LEVEL)
+    if address == "local":
+        os.environ.setdefault(CLUSTER, "0")
     try:
         import ray
         import ray.data

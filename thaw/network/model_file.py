@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from thaw.errors import InputError
 from thaw.files.archives import check_archive
 from thaw.files.atomic import new_file
@@ -14,11 +16,79 @@ from thaw.network.backend import keras
 from thaw.network.model_info import INFO_MEMBER, ModelInfo
 from thaw.run.console import without_chatter
 
+# What models of Thaw are made of: modules, and classes of each.
+ALLOWED = {
+    "keras": {"DTypePolicy"},
+    "keras.initializers": {"GlorotUniform", "Ones", "VarianceScaling", "Zeros"},
+    "keras.layers": {
+        "Activation", "Add", "BatchNormalization", "Concatenate", "Conv2D",
+        "Dense", "DepthwiseConv2D", "Dropout", "GlobalAveragePooling2D",
+        "Identity", "InputLayer", "Multiply", "Normalization", "Rescaling",
+        "Reshape", "Resizing", "Softmax", "ZeroPadding2D",
+    },
+    "keras.src.models.functional": {"Functional"},
+    "keras.src.ops.math": {"TopK"},
+    "keras.src.ops.nn": {"Relu"},
+    "keras.src.ops.numpy": {
+        "Add", "Einsum", "GetItem", "Greater", "Max", "Mean", "Sqrt", "Take",
+        "TrueDivide", "Var", "Where",
+    },
+    None: {"__keras_tensor__", "__numpy__", "__slice__"},
+}  # fmt: skip
+
+# No layer of an EfficientNet has so many channels, no set so many classes.
+MOST_CHANNELS = 100_000
+
+
+def check_config(path: str | Path) -> None:
+    """Raises InputError for a .keras file of other parts than Thaw writes.
+
+    Keras builds whatever class the file names, with whatever arguments: some
+    open files or go online.
+    """
+    with zipfile.ZipFile(path) as archive:
+        left = [json.loads(archive.read("config.json"))]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left += value
+        if not isinstance(value, dict):
+            continue
+        left += value.values()
+        if "class_name" in value:
+            module, name = value.get("module"), value["class_name"]
+            if name not in ALLOWED.get(module, ()):
+                raise InputError(f"it holds {module}.{name}, not of Thaw")
+        for key in ("units", "filters"):
+            channels = value.get(key, 0)
+            if not isinstance(channels, int) or channels > MOST_CHANNELS:
+                raise InputError(f"it holds a layer of {channels} {key}")
+
+
+def read_model(path: str | Path) -> keras.Model:
+    """Reads a .keras file that nobody vouches for; runs no code of it.
+
+    Raises:
+        InputError: in one line, whatever is wrong with it.
+    """
+    try:
+        check_archive(path)
+        check_config(path)
+        with without_chatter(), warnings.catch_warnings(action="ignore"):
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+        for weight in model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                raise InputError(f"{weight.path} is not finite")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} can't be loaded: {reason}") from error
+    return model
+
 
 def load_model(
     path: str | Path, shape: Sequence[int | None], classes: int
 ) -> keras.Model:
-    """Reads a model from a file that nobody vouches for; runs no code of it.
+    """As `read_model`, of a model of one shape.
 
     Args:
         path: a .keras file.
@@ -27,16 +97,9 @@ def load_model(
         classes: the number of outputs that it must have.
 
     Raises:
-        InputError: where Keras can't read the file or would have to run code
-            of it, or where the model has another shape.
+        InputError: if it can't be read, or the model has another shape.
     """
-    try:
-        check_archive(path)
-        with without_chatter(), warnings.catch_warnings(action="ignore"):
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} can't be loaded: {reason}") from error
+    model = read_model(path)
     found = (
         getattr(model, "input_shape", None),
         getattr(model, "output_shape", None),

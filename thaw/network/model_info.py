@@ -1,7 +1,10 @@
 """What travels with a model. It is read without Keras."""
 
 import json
+import math
 import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ INFO_FILE = "thaw.json"
 
 # Its place in the zip of a .keras file: Keras ignores what assets/ holds.
 INFO_MEMBER = f"assets/{INFO_FILE}"
+
+
+FITS = ("squash", "crop")
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,43 @@ def read_info(path: str | Path) -> ModelInfo:
         with zipfile.ZipFile(path) as archive:
             values = json.loads(archive.read(INFO_MEMBER))
         known = {field.name for field in fields(ModelInfo)}
-        return ModelInfo(**{key: values[key] for key in values if key in known})
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        info = ModelInfo(**{key: values[key] for key in values if key in known})
+    except (
+        *(zipfile.BadZipFile, zlib.error, OSError, RuntimeError),
+        *(KeyError, ValueError, TypeError, AttributeError),
+    ) as error:
         raise InputError(
             f"{path} does not say which classes it knows; a .keras file that "
             "Thaw wrote is needed"
         ) from error
+    for problem in find_problems(info):
+        raise InputError(f"{path} says {problem}")
+    return info
+
+
+def find_problems(info: ModelInfo) -> Iterator[str]:
+    """Yields what a file says that no model of Thaw says."""
+    names = info.classes
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and name for name in names
+    ):
+        yield f"classes that are no list of names: {names!r:.60}"
+    elif len(set(names)) < max(len(names), 2):
+        yield "the same class twice, or less than two classes"
+    if not is_number(info.temperature) or not 0 < info.temperature < math.inf:
+        yield f"a temperature of {info.temperature!r:.60}"
+    size = info.image_size
+    if (
+        not is_number(size)
+        or size != int(size)
+        or not (size == 0 or 32 <= size <= 4096)
+    ):
+        yield f"an image size of {size!r:.60}"
+    if info.fit not in (FITS if size else ("", *FITS)):
+        yield f"that images are fitted by {info.fit!r:.60}"
+    if not isinstance(info.any_size, bool):
+        yield f"any_size is {info.any_size!r:.60}"
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,10 +1,6 @@
 """TensorFlow Datasets as a source."""
 
-import contextlib
 import difflib
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,9 +9,17 @@ import numpy as np
 
 from thaw.data.splits import SPLIT_NAMES, SPLITS
 from thaw.errors import InputError
+from thaw.files.online import is_online
 from thaw.files.phrases import list_some
+from thaw.files.text import read_json
 from thaw.prepare.items import Item, Source, read_array
 from thaw.run.console import without_chatter
+
+DATA_DIR = "~/tensorflow_datasets"  # where TFDS looks by itself
+
+# Keys of features.json whose value is a class, in all of TFDS's versions.
+CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
+OWN = "tensorflow_datasets.core.features."
 
 
 def open_tfds(
@@ -36,6 +40,7 @@ def open_tfds(
 
     if data_dir and data_dir[0] == "~":
         data_dir = str(Path(data_dir).expanduser())
+    check_features(Path(data_dir or DATA_DIR).expanduser(), name)
     builder = _find_builder(tfds, name, data_dir)
     _check_watched(tfds, builder, name, watched)
     label_key = _find_label(tfds, builder.info, name)
@@ -70,6 +75,37 @@ def open_tfds(
 
     classes = list(builder.info.features[label_key].names)
     return Source(classes, splits, sizes, list_items(), notes)
+
+
+def check_features(data_dir: Path, name: str) -> None:
+    """Refuses a set whose files name classes that are not TFDS's own.
+
+    TFDS imports whatever module a features.json names.
+
+    Args:
+        data_dir: where sets lie.
+        name: NAME[/CONFIG][:VERSION].
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    folder = data_dir / name.partition("/")[0].partition(":")[0]
+    for file in sorted(folder.rglob("features.json")):
+        left = [read_json(file)]
+        while left:
+            value = left.pop()
+            if isinstance(value, list):
+                left += value
+            if not isinstance(value, dict):
+                continue
+            left += value.values()
+            for key in CLASS_KEYS & value.keys():
+                named = value[key]
+                if isinstance(named, str) and not named.startswith(OWN):
+                    raise InputError(
+                        f"{file} names {named}, which is no feature of "
+                        "TensorFlow Datasets: its module would run"
+                    )
 
 
 def _find_label(tfds, info, name: str) -> str:
@@ -146,23 +182,3 @@ def _download(tfds, builder, name: str) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{name} can't be downloaded: {reason}") from error
-
-
-def is_online(host: str = "https://storage.googleapis.com") -> bool:
-    """Whether a host answers within 10 s, proxies of the environment used.
-
-    TFDS itself retries an unreachable host for minutes. A thread, because
-    every address of a host, and its name's lookup, take their own time.
-    """
-    answers = []
-
-    def ask() -> None:
-        with contextlib.suppress(OSError):
-            with contextlib.suppress(urllib.error.HTTPError):  # an answer
-                urllib.request.urlopen(host, timeout=10)
-            answers.append(True)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout=10)
-    return bool(answers)
