@@ -9,7 +9,6 @@ from thaw.data.efficientnet import IMAGE
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.files.atomic import link_folder, new_folder
-from thaw.files.text import read_json
 from thaw.frozen.backbone import read_architecture, take_frozen
 from thaw.frozen.earlier import find_earlier
 from thaw.frozen.passes import FrozenPass
@@ -24,7 +23,6 @@ from thaw.stage.runner import run_stage
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
-DEPTH = "data/depth.json"
 ACTIVATIONS = "data/activations"
 
 
@@ -32,7 +30,7 @@ def main() -> None:
     p = params.load()
     features = Features(FEATURES)
     architecture = read_architecture(FEATURES)
-    plan = architecture.make_plan(read_json(DEPTH), bool(features.tap))
+    plan = architecture.make_plan(p.finetune.blocks, bool(features.tap))
     say(f"reading {FEATURES}", *plan.describe())
     with open_checkpoint() as checkpoint, new_folder(ACTIVATIONS) as folder:
         plan.write(folder / "plan.json")

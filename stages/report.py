@@ -20,7 +20,6 @@ DETAILS = {
     "prepare": "metrics/details/prepare.json",
     "head": "metrics/details/head.json",
     "audit": "metrics/details/audit.json",
-    "depth": "metrics/details/depth.json",
     "finetune": "metrics/details/finetune.json",
     "evaluate": "metrics/details/evaluate.json",
 }
@@ -28,7 +27,6 @@ PREDICTIONS = "metrics/predictions.csv"
 HEAT = "metrics/heat.npy"
 AUDIT = "metrics/audit.csv"
 CORRECTIONS = "corrections.csv"
-DEPTHS = "plots/depths.csv"
 CURVES = {"head": "plots/head.csv", "finetune": "plots/finetune.csv"}
 SCORES = "plots/scores.csv"
 RELIABILITY = "plots/reliability.csv"
@@ -54,7 +52,6 @@ def main() -> Iterable[str]:
         heat=HEAT,
         audit=AUDIT,
         corrections=CORRECTIONS,
-        depths=DEPTHS,
         curves=CURVES,
         scores=SCORES,
         reliability=RELIABILITY,

@@ -24,12 +24,11 @@ OPTIONAL = ("boto3", "dvc_s3", "jax", "moto", "playwright", "ray", "torch")
 # What a change re-runs after `check`; `finetune.blocks` is changed elsewhere.
 RERUNS = [
     ({"finetune__epochs": 3}, ["finetune", *RESULTS]),
-    ({"finetune__batch_size": 16}, ["depth", "finetune", *RESULTS]),
+    ({"finetune__batch_size": 16}, ["finetune", *RESULTS]),
     ({"evaluate__top_k": 2}, RESULTS),
     ({"export__tolerance": 0.03}, []),
     ({"audit__folds": 3}, ["audit", "report"]),
-    ({"depth__deepest": "all"}, ["depth", "report"]),
-    ({"head__dropout": 0.1}, ["head", "depth", "finetune", *RESULTS]),
+    ({"head__dropout": 0.1}, ["head", "finetune", *RESULTS]),
     ({"augment__rotation": 0.01}, STAGES[2:]),
     ({"prepare__seed": 1}, STAGES[1:]),
 ]

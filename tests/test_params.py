@@ -150,7 +150,7 @@ def test_image_size_null_is_the_backbones_own(tmp_path):
     ("change", "words"),
     [
         ({"finetune.blocks": 17}, "0 to 16"),
-        ({"finetune.blocks": -1}, "a whole number, 0 or more, all or auto"),
+        ({"finetune.blocks": -1}, "a whole number, 0 or more, half or all"),
         ({"finetune.blocks": "two"}, '"two"; allowed: a whole number'),
         ({"finetune.blocks": True}, "true"),
         ({"finetune.blocks": 1.5}, "1.5"),

@@ -157,7 +157,6 @@ def follow(changed):
         ]
         for stage, about in stages.items()
     }
-    outs["depth"].remove("data/depth.json")
     found = set()
     while found != changed:
         found = changed
@@ -186,12 +185,12 @@ def test_a_change_reaches_what_depends_on_it(notice, change, expected):
 
 # What changes at once for each other row, before any stage runs.
 AT_ONCE = [
-    ({"seed": 18}, {"head", "depth", "finetune"}),
-    ({"finetune__blocks": 5}, {"depth"}),
+    ({"seed": 18}, {"head", "finetune"}),
+    ({"finetune__blocks": 5}, {"prefix"}),
     ({"finetune__views": 1}, {"prefix", "finetune"}),
     ({"extract__views": 3}, {"extract"}),
-    ({"augment__contrast": 0.3}, {"extract", "depth", "prefix", "finetune"}),
-    ({"backbone__weights": None}, {"extract", "depth", "prefix", "finetune"}),
+    ({"augment__contrast": 0.3}, {"extract", "prefix", "finetune"}),
+    ({"backbone__weights": None}, {"extract", "prefix", "finetune"}),
     ({"backbone__name": "EfficientNetB1"}, set(ALL) - {"head", "audit"}),
     ({"prepare__test": 0.3}, {"prepare"}),
 ]
@@ -216,7 +215,7 @@ def test_a_changed_image_is_noticed(reproduced, tmp_path):
 
 # From the ground up: what a room imports lies below it.
 FLOORS = ("files", "data", "run", "stage", "network", "prepare", "frozen",
-          "train", "depth", "audit", "evaluate", "export", "report",
+          "train", "audit", "evaluate", "export", "report",
           "commands")  # fmt: skip
 
 
@@ -513,9 +512,7 @@ def test_an_experiment_sets_a_depth(reproduced, tmp_path):
     commit(project, "run")
     output = project.dvc("exp", "run", "-S", "finetune.blocks=0")
     ran = list_ran(output)
-    assert sorted(ran) == sorted(
-        ["check", "depth", "prefix", "finetune", *RESULTS]
-    )
+    assert sorted(ran) == sorted(["check", "prefix", "finetune", *RESULTS])
     assert "thawed: the head alone" in output
     plan = json.loads(
         (project.folder / "data/activations/plan.json").read_text()
@@ -525,9 +522,7 @@ def test_an_experiment_sets_a_depth(reproduced, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "stage", ["check", "prepare", "audit", "depth", "report"]
-)
+@pytest.mark.parametrize("stage", ["check", "prepare", "audit", "report"])
 def test_stages_without_a_network_import_neither_keras_nor_tensorflow(stage):
     program = (
         f"import sys, stages.{stage}; "

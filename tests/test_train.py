@@ -320,7 +320,7 @@ def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path, monkeypatch):
 def test_a_training_is_lost_where_it_stays_beyond_the_limit(
     epochs, losses, lost, monkeypatch
 ):
-    scored = Validation(None, first=1, patience=2)
+    scored = Validation(None, patience=2)
     scored.highest_loss = 1.0
     scored.set_params({"epochs": epochs})
     scored.set_model(model := SimpleNamespace())

@@ -71,13 +71,12 @@ def make_parser() -> argparse.ArgumentParser:
         "revs",
         nargs="*",
         metavar="rev",
-        help="Git revisions or DVC experiments: of one, or this run, the race; "
-        "several are ranked",
+        help="Git revisions or DVC experiments, to rank (this run)",
     )
     depths.add_argument("--json", action="store_true", dest="json_output")
 
     plan = commands.add_parser(
-        "plan", help="what would be thawed and run again, and at what cost"
+        "plan", help="what would be thawed and run again"
     )
     plan.add_argument(
         "-S",
@@ -108,11 +107,6 @@ def make_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "push", help="`dvc push`, and all that others need to run nothing twice"
     )
-    launch = commands.add_parser(
-        "launch", help="several processes of one training on this machine"
-    )
-    launch.add_argument("processes", type=parse_count)
-    launch.add_argument("program", nargs="+", help="behind a --")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`depths`: the race of a run, or several runs ranked by validation."""
+"""`depths`: runs ranked by validation."""
 
 import csv
 import json
@@ -9,35 +9,26 @@ from typing import Any
 import numpy as np
 
 from thaw.commands.compare import match_images, open_at
-from thaw.depth.judge import rank
-from thaw.depth.words import YES, Row, decide, name_depth, parse_race
 from thaw.errors import InputError
+from thaw.evaluate.depths import YES, Row, decide, name_depth
+from thaw.evaluate.ranking import rank
 from thaw.run.console import say
 
-DEPTHS = "plots/depths.csv"
 VALIDATION = "metrics/validation.csv"
 DETAILS = "metrics/details/finetune.json"
-RACE = "metrics/details/depth.json"
 
 
 def main(revs: list[str], json_output: bool) -> None:
     """Prints a table of depths, the best one first, and what it says.
 
     Args:
-        revs: Git revisions or DVC experiments. One, or none for the workspace:
-            the race of `finetune.blocks: auto` in that run. Several: a row for
-            each run, ranked by its validation loss.
+        revs: Git revisions or DVC experiments; none for the workspace.
         json_output: for programs.
 
     Raises:
         InputError: where a run or one of its tables is not at hand.
     """
-    rows: list[dict[str, Any]] = []
-    notes: list[str] = []
-    if len(revs) < 2:
-        rows = read_race(*revs)
-    if not rows:
-        rows, notes = rank_runs(revs or [None])
+    rows, notes = rank_runs(revs or [None])
     if json_output:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -58,12 +49,6 @@ def read_text(path: str, rev: str | None) -> str:
 
 def read_rows(path: str, rev: str | None) -> list[dict[str, str]]:
     return list(csv.DictReader(read_text(path, rev).splitlines()))
-
-
-def read_race(rev: str | None = None) -> list[dict[str, Any]]:
-    """The depths that a run raced; none where it had a number."""
-    rows = read_rows(DEPTHS, rev)
-    return parse_race(rows, json.loads(read_text(RACE, rev))) if rows else []
 
 
 def rank_runs(
@@ -104,7 +89,6 @@ def rank_runs(
                 "close": YES[bool(ranking.is_close[place])],
                 "accuracy": hits[place],
                 "trainable": int(details["trainable_parameters"]),
-                "seconds": None,
                 "run": rev or "workspace",
             }
         )
@@ -123,25 +107,20 @@ def describe_yardstick(shared: int, counts: Iterable[int]) -> Iterable[str]:
 def say_rows(rows: Sequence[Row]) -> None:
     say(
         f"{'depth':18}  {'rate':>7}  epochs  loss   error   behind  error   "
-        "within noise  accuracy  trainable   s/epoch"
+        "within noise  accuracy  trainable"
     )
     for row in rows:
         cells = [
             f"{name_depth(row['depth']):18}",
-            f"{format_cell(row['rate'], 'g'):>7}",
+            f"{row['rate']:7g}",
             f"{row['epochs']:6}",
             f"{row['loss']:.3f}",
             f"{row['error']:.4f}",
-            f"{format_cell(row['behind'], '.4f'):>7}",
-            f"{format_cell(row['behind_error'], '.4f'):>6}",
-            f"{row['close'] or '-':>12}",
+            f"{row['behind']:7.4f}",
+            f"{row['behind_error']:6.4f}",
+            f"{row['close']:>12}",
             f"{row['accuracy']:8.4f}",
             f"{row['trainable']:10,}",
-            f"{format_cell(row['seconds'], '.1f'):>7}",
             row["run"],
         ]
         say("  ".join(cells).rstrip())
-
-
-def format_cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)

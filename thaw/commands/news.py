@@ -8,15 +8,9 @@ from thaw.prepare.decoded import DecodedBefore
 from thaw.prepare.items import Item, Source
 from thaw.prepare.sources import OPENING, open_source
 from thaw.run import params
-from thaw.stage.previous import TERMS, list_changes, open_last_run
+from thaw.stage.previous import open_last_run
 
 AHEAD = 64  # files that threads have at hand
-
-# What else than an image moves it into another split, where it is new.
-SPLITTING = frozenset(
-    f"prepare.{name}"
-    for name in ("validation", "test", "seed", "group", "duplicates")
-)
 
 
 class News(NamedTuple):
@@ -55,22 +49,3 @@ def count_news(p: params.Params, values: dict) -> News | None:
                 return True
 
         return News(sum(map_ahead(is_new, source.items, AHEAD)), source.size)
-
-
-def find_shares(news: News | None, values: dict) -> dict[str, float]:
-    """Stage to the share of its images that it would compute.
-
-    Args:
-        news: of the images, or None where all are.
-        values: of params.yaml, plain.
-    """
-    if not news:
-        return {}
-    shares = {}
-    for stage in TERMS:
-        with open_last_run(stage, values) as last:
-            if last and not last.others:
-                shares[stage] = news.new / news.total
-    with open_last_run("prepare", values) as last:
-        moved = last and SPLITTING & list_changes(last.stage, values)
-    return {"prepare": shares["prepare"]} if moved else shares

@@ -1,53 +1,48 @@
-"""`plan`: what a change of parameters would thaw, run again and cost.
+"""`plan`: what a change of parameters would thaw and run again.
 
-No stage runs. Trials on made-up inputs time the decoder, the frozen part and
-the training step of these parameters on this machine, a few batches each.
+No stage runs, and no network is built. The seconds are those that each stage
+took when it last ran here, with whatever parameters.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from thaw.commands.estimates import Cost, Workload, estimate_stage
-from thaw.commands.news import News, count_news, find_shares
+from thaw.commands.news import News, count_news
 from thaw.commands.overrides import list_combinations, set_params
 from thaw.commands.reruns import find_changes, list_reruns
-from thaw.data.dataset import Dataset
-from thaw.files.phrases import format_bytes, format_seconds
-from thaw.files.text import read_json
+from thaw.files.phrases import format_seconds
+from thaw.network.plan import Architecture, Plan
 from thaw.run import params
 from thaw.run.console import say
+from thaw.stage.runner import read_seconds
 
-if TYPE_CHECKING:  # trials import Keras, and time how long that takes
-    from thaw.network.plan import Plan
+FEATURES = "data/features"
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one set of parameters would thaw, run again and cost.
+    """What one set of parameters would thaw and run again.
 
     Attributes:
-        plan: the thaw plan; where a race is to find it, its deepest.
-        raced: depths that `finetune.blocks: auto` would race.
-        costs: of each stage that would run again, in order; None of a stage
-            that has no estimate.
+        plan: the thaw plan; None before `extract` described the backbone.
+        stages: that would run again, in order, to the seconds that each took
+            when it last ran here; None of one that did not.
         news: how many images are new, where `prepare` would run again.
     """
 
-    plan: "Plan"
-    raced: list[int | str]
-    costs: dict[str, Cost | None]
+    plan: Plan | None
+    stages: dict[str, float | None]
     news: News | None
 
     @property
-    def total(self) -> Cost:
-        known = [cost for cost in self.costs.values() if cost]
-        seconds = sum(cost.seconds for cost in known)
-        return Cost(seconds, sum(cost.size for cost in known))
+    def seconds(self) -> float:
+        """Of all stages that ran here before."""
+        return sum(seconds or 0 for seconds in self.stages.values())
 
 
 def main(set_param: list[str]) -> None:
-    """Says what would be thawed and what would run again, and at what cost.
+    """Says what would be thawed, what would run again, what that took last.
 
     Args:
         set_param: as `dvc exp run` takes it, sweeps included.
@@ -58,10 +53,10 @@ def main(set_param: list[str]) -> None:
     combinations = list_combinations(set_param)
     wanted = [set_params(overrides) for overrides in combinations]
     changed = find_changes()
+    forecasts = [make_forecast(*each, changed) for each in wanted]
     if len(wanted) == 1:
-        say_stages(make_forecast(*wanted[0], changed))
+        say_stages(forecasts[0])
     else:
-        forecasts = (make_forecast(*each, changed) for each in wanted)
         say_combinations(combinations, forecasts)
     say("", "a stage that DVC has in its cache is not computed again")
 
@@ -69,40 +64,34 @@ def main(set_param: list[str]) -> None:
 def make_forecast(
     values: dict, p: params.Params, changed: set[str]
 ) -> Forecast:
-    """Finds what would run again, and estimates its cost.
+    """Finds what would run again.
 
     Args:
         values, p: the parameters, plain and checked.
         changed: stages that run again whatever the parameters.
     """
-    rerun = list_reruns(values, changed)
-    prepared = None if "prepare" in rerun else Dataset("data/prepared")
+    rerun, took = list_reruns(values, changed), read_seconds()
     news = count_news(p, values) if "prepare" in rerun else None
-    races = p.finetune.blocks == "auto" and "depth" in rerun
-    found = None if "depth" in rerun else read_json("data/depth.json")
-    work = Workload(p, prepared, find_shares(news, values), found)
-    costs = {name: estimate_stage(name, work) for name in rerun}
-    return Forecast(work.plan, work.depths if races else [], costs, news)
+    path = Path(FEATURES, "architecture.json")
+    plan = None
+    if path.exists() and "extract" not in rerun:
+        architecture = Architecture.read(path)
+        plan = architecture.make_plan(p.finetune.blocks, p.extract.tap)
+    return Forecast(plan, {name: took.get(name) for name in rerun}, news)
 
 
 def say_stages(forecast: Forecast) -> None:
     """Prints the thaw plan, and a line for each stage that would run again."""
-    if forecast.raced:
-        *others, deepest = map(str, forecast.raced)
-        say(
-            f"auto races {', '.join(others)} and {deepest} blocks; if the "
-            "deepest wins:"
-        )
-    say(*forecast.plan.describe(), "")
+    if forecast.plan:
+        say(*forecast.plan.describe(), "")
     if forecast.news:
         say("{:,} of {:,} images are new".format(*forecast.news), "")
-    if not forecast.costs:
+    if not forecast.stages:
         say("nothing would run again")
         return
-    say(f"{'runs again':12}  {'about':>10}  {'writes about':>12}")
-    for name, cost in (forecast.costs | {"all": forecast.total}).items():
-        seconds, size = format_cost(cost)
-        say(f"{name:12}  {seconds:>10}  {size:>12}")
+    say(f"{'runs again':12}  {'took last time':>14}")
+    for name, seconds in (forecast.stages | {"all": forecast.seconds}).items():
+        say(f"{name:12}  {format_took(seconds):>14}")
 
 
 def say_combinations(
@@ -118,17 +107,17 @@ def say_combinations(
         for i, head in zip(varied, heads, strict=True)
     ]
 
-    def say_row(cells, seconds, size, cut, stages) -> None:
+    def say_row(cells, seconds, cut, stages) -> None:
         cells = [f"{x:{n}}" for x, n in zip(cells, widths, strict=True)]
-        say(f"{'  '.join(cells)}  {seconds:>8}  {size:>8}  {cut:12}  {stages}")
+        say(f"{'  '.join(cells)}  {seconds:>8}  {cut:12}  {stages}")
 
-    say_row(heads, "about", "writes", "cut behind", "runs again")
+    say_row(heads, "took", "cut behind", "runs again")
     for row, forecast in zip(rows, forecasts, strict=True):
         say_row(
             [row[i] for i in varied],
-            *format_cost(forecast.total),
-            forecast.plan.cut,
-            " ".join(forecast.costs) or "nothing",
+            format_took(forecast.seconds),
+            forecast.plan.cut if forecast.plan else "",
+            " ".join(forecast.stages) or "nothing",
         )
 
 
@@ -138,7 +127,5 @@ def drop_sections(names: list[str]) -> list[str]:
     return short if len(set(short)) == len(short) else names
 
 
-def format_cost(cost: Cost | None) -> tuple[str, str]:
-    if cost is None:
-        return "unknown", "unknown"
-    return format_seconds(cost.seconds), format_bytes(cost.size)
+def format_took(seconds: float | None) -> str:
+    return "-" if seconds is None else format_seconds(seconds)

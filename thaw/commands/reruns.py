@@ -4,10 +4,8 @@ import logging
 from pathlib import Path
 
 from thaw.errors import InputError
-from thaw.files.text import read_json, read_yaml
+from thaw.files.text import read_yaml
 from thaw.stage.dvc_files import fill_in, get_value
-
-DEPTH = Path("data/depth.json")
 
 
 def list_reruns(values: dict, changed: set[str]) -> list[str]:
@@ -40,15 +38,7 @@ def list_reruns(values: dict, changed: set[str]) -> list[str]:
         ):
             rerun.append(name)
             outs += list_outputs(stage)
-            if name == "depth" and is_known(values):
-                outs.remove(DEPTH)
     return rerun
-
-
-def is_known(values: dict) -> bool:
-    """Whether `depth` would pass the very number that it wrote before."""
-    asked = get_value(values, "finetune.blocks")
-    return DEPTH.exists() and read_json(DEPTH) == asked
 
 
 def list_outputs(stage: dict) -> list[Path]:

@@ -115,12 +115,16 @@ class Architecture:
         """Plans a thaw, counted from the top.
 
         Args:
-            blocks: MBConv blocks to thaw; with one or more the top convolution
-                too, with "all" the stem as well, with 0 nothing.
+            blocks: MBConv blocks to thaw, or "half" of them; with one or more
+                the top convolution too, with "all" the stem as well, with 0
+                nothing.
             tap_kept: whether data/features holds the activation at the tap.
         """
         stem, *middle, top = self.parts
-        count = blocks if isinstance(blocks, int) else len(middle)
+        count = {"half": len(middle) // 2, "all": len(middle)}.get(
+            str(blocks), blocks
+        )
+        assert isinstance(count, int)
         frozen, thawed = [stem, *middle][: -count or None], middle[-count:]
         if count == 0:
             thawed, trained = [], []

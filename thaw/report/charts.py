@@ -159,45 +159,6 @@ def draw_reliability(
     return draw_chart(f"reliability-{name}", draw, height=4)
 
 
-def draw_depths(title: str, column: str, rows: Sequence[Row]) -> str:
-    """A score of each depth that raced, with its interval.
-
-    Args:
-        title: of the chart.
-        column: loss, with its standard error, or accuracy, with its interval.
-        rows: of plots/depths.csv. Those that left the race early are hollow.
-    """
-
-    def draw(axes: Axes) -> None:
-        for place, row in enumerate(rows):
-            value = float(row[column])
-            if column == "loss":
-                error = float(row["loss_error"])
-                low, high = value - error, value + error
-            else:
-                low, high = (float(row[f"{column}_{x}"]) for x in LIMITS)
-            chosen = row["chosen"] == "yes"
-            color = COLORS["finetuned" if chosen else "muted"]
-            axes.plot([place, place], [low, high], color=color, linewidth=2)
-            axes.plot(
-                place,
-                value,
-                marker="D" if chosen else "o",
-                markersize=8,
-                color=color,
-                markerfacecolor=color if row["close"] else "none",
-            )
-        axes.set_xticks(range(len(rows)), [row["blocks"] for row in rows])
-        axes.set_xlim(-0.5, len(rows) - 0.5)
-        axes.set_title(title)
-        axes.set_xlabel("blocks thawed")
-
-    return draw_chart(f"depths-{column}", draw)
-
-
-LIMITS = ("low", "high")
-
-
 def draw_gain(gain: float, low: float, high: float) -> str:
     """The difference in accuracy and its interval, around no difference."""
 

@@ -34,7 +34,7 @@ def describe_end(page: str | Path, verdict: str, depth: int) -> Iterator[str]:
     if here.get(PREDICTIONS) == known:
         step = (
             f"python -m thaw plan -S finetune.blocks={depth}",
-            "the cost of another depth",
+            "what another depth runs",
         )
     elif here.get(PREPARED) == there.get(PREPARED) and is_at_hand(known):
         step = "python -m thaw compare HEAD", "better than what is committed?"

@@ -17,11 +17,10 @@ import numpy as np
 from PIL import Image
 
 from thaw.data.dataset import Dataset
-from thaw.data.efficientnet import VARIANTS
+from thaw.data.efficientnet import IMAGE, VARIANTS
 from thaw.data.images import resize_image
 from thaw.data.origin import name_source, warn_of_characters
 from thaw.data.splits import SPLITS
-from thaw.depth.words import decide, name_depth, parse_race
 from thaw.evaluate.comparison import HEAD_SHIPPED
 from thaw.evaluate.verdict import MODELS, describe_verdict, suggest_depth
 from thaw.files.arrays import open_array
@@ -33,7 +32,6 @@ from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP, Plan
 from thaw.report.charts import (
     draw_confusion,
     draw_curves,
-    draw_depths,
     draw_gain,
     draw_reliability,
 )
@@ -127,7 +125,6 @@ class Results:
     heat: str
     audit: str
     corrections: str
-    depths: str
     curves: Mapping[str, str]
     scores: str
     reliability: str
@@ -138,7 +135,7 @@ class Results:
     def verdict(self) -> str:
         """Whether fine-tuning helped, in one sentence."""
         evaluate, finetune = self.details["evaluate"], self.details["finetune"]
-        blocks = self.details["depth"]["blocks"]
+        blocks = "all" if self.plan.cut == IMAGE else len(self.plan.blocks)
         return describe_verdict(evaluate, finetune, blocks)
 
     @property
@@ -166,7 +163,6 @@ def write_report(path: str | Path, results: Results) -> None:
         most_figures=MOST_FIGURES,
         **describe_run(results),
         **describe_results(results, rows),
-        **describe_race(results),
         **describe_predictions(results, rows),
         **describe_doubts(results),
         **describe_data(results),
@@ -215,23 +211,6 @@ def describe_results(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
         "scores": list_scores(evaluate, models),
         "curves": draw_phases(results.curves),
         "reliability": draw_bins(results.reliability, models),
-    }
-
-
-def describe_race(results: Results) -> dict[str, Any]:
-    """The depths that raced; none where `finetune.blocks` is a number."""
-    rows = list(read_table(results.depths))
-    race = parse_race(rows, results.details["depth"])
-    titles = {"loss": "Validation loss", "accuracy": "Validation accuracy"}
-    return {
-        "race": [{**row, "name": name_depth(row["depth"])} for row in race],
-        "decision": decide(race) if race else None,
-        "judges": max((int(row["images"]) for row in rows), default=0),
-        "depths": [
-            (title, draw_depths(title, column, rows))
-            for column, title in titles.items()
-            if rows
-        ],
     }
 
 

@@ -118,13 +118,9 @@ class Audit(Section):
     ]
 
 
-class Depth(Section):
-    deepest: Literal["half", "all"]
-
-
 class Finetune(Section):
-    blocks: Annotated[int, Field(ge=0)] | Literal["all", "auto"] = Field(
-        description="a whole number, 0 or more, all or auto"
+    blocks: Annotated[int, Field(ge=0)] | Literal["all", "half"] = Field(
+        description="a whole number, 0 or more, half or all"
     )
     views: Views
     epochs: Count
@@ -157,7 +153,6 @@ class Params(Section):
     extract: Extract
     head: Head
     audit: Audit
-    depth: Depth
     finetune: Finetune
     evaluate: Evaluate
     export: Export
@@ -333,7 +328,7 @@ def _find_contradictions(params: Params) -> Iterator[str]:
     if isinstance(finetune.blocks, int) and finetune.blocks > blocks:
         yield (
             f"finetune.blocks is {finetune.blocks}; allowed: 0 to {blocks} "
-            f"({name}), all or auto"
+            f"({name}), half or all"
         )
     if finetune.views > params.extract.views:
         yield (

@@ -73,7 +73,7 @@ TERMS = {
     ),
     "prefix": Terms(
         ("data/prepared", "data/features"),
-        frozenset({"finetune.views"}),
+        frozenset({"finetune.blocks", "finetune.views"}),
         "data/activations/about.json",
     ),
 }

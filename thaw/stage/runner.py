@@ -1,14 +1,20 @@
 """How a stage starts and ends."""
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from thaw.errors import InputError
 from thaw.files.phrases import format_seconds
+from thaw.files.rank import is_first
+from thaw.files.text import read_json, write_json
 from thaw.run.console import fail, say
 from thaw.run.process import leave_if_interrupted, lock_workspace, watch_process
 from thaw.stage.inputs import watch_inputs
+
+TOOK = Path(".dvc/tmp/thaw-seconds.json")
 
 
 def run_stage(
@@ -37,4 +43,22 @@ def run_stage(
             raise
         hint = " (`dvc checkout` brings earlier results back)" if loses else ""
         fail(f"{error}{hint}")
-    say(f"took {format_seconds(time.perf_counter() - start)}", *last)
+    seconds = time.perf_counter() - start
+    record_seconds(seconds)
+    say(f"took {format_seconds(seconds)}", *last)
+
+
+def record_seconds(seconds: float) -> None:
+    """Writes down what this stage took, if DVC runs it."""
+    stage = os.environ.get("DVC_STAGE")
+    if stage and is_first():
+        name = stage.rpartition(":")[2]
+        write_json(TOOK, read_seconds() | {name: round(seconds, 1)})
+
+
+def read_seconds() -> dict[str, float]:
+    """What each stage took when it last ran in this folder."""
+    try:
+        return dict(read_json(TOOK))
+    except (OSError, ValueError, TypeError):  # none yet, or spoilt
+        return {}

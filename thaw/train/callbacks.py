@@ -24,7 +24,6 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         batches: the validation images.
-        first: the first epoch that is scored, counted from 1.
         patience: epochs in a row that may end beyond `highest_loss`, but for
             the last one.
 
@@ -41,9 +40,9 @@ class Validation(keras.callbacks.Callback):
             was a number.
     """
 
-    def __init__(self, batches: Batches, first: int, patience: int):
+    def __init__(self, batches: Batches, patience: int):
         super().__init__()
-        self.batches, self.first, self.patience = batches, first, patience
+        self.batches, self.patience = batches, patience
         self.highest_loss = math.inf
         self.scores: dict[str, float] = {}
         self.logits: np.ndarray | None = None
@@ -59,8 +58,6 @@ class Validation(keras.callbacks.Callback):
         return score_logits(self.logits, self.batches.labels)
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 < self.first:
-            return
         self.scores = self.measure()
         logs.update({f"val_{key}": x for key, x in self.scores.items()})
         finite = math.isfinite(self.scores["loss"])
@@ -160,8 +157,8 @@ def load_kept(checkpoint: Checkpoint) -> tuple[dict, list[np.ndarray]] | None:
         return None
 
 
-class Progress(keras.callbacks.Callback):
-    """Progress over all steps."""
+class Narrator(keras.callbacks.Callback):
+    """Progress over all steps, and a line for each epoch."""
 
     def __init__(self, epochs: int, steps: int, done: int):
         super().__init__()
@@ -177,10 +174,6 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.context.__exit__(None, None, None)
-
-
-class Narrator(Progress):
-    """Progress, and a line for each epoch."""
 
     def on_epoch_end(self, epoch, logs=None):
         self.bar.clear()

@@ -13,7 +13,6 @@ from thaw.train.batches import Batches, feed
 from thaw.train.callbacks import (
     Keeper,
     Narrator,
-    Progress,
     Validation,
     list_state,
     load_kept,
@@ -67,31 +66,29 @@ def train_thawed(
     validation: Batches,
     recipe: Recipe,
     checkpoint: Checkpoint,
-    quiet: bool = False,
 ) -> Training:
     """Trains; a training that is lost starts again, once, at a lower rate.
 
     How high a rate may be depends on the depth and on the photographs.
 
     Args:
-        model, train, validation, recipe, checkpoint, quiet: of `train_model`.
+        model, train, validation, recipe, checkpoint: of `train_model`.
     """
     whole = model, model.layers
     begun = [variable.numpy() for variable in list_state(*whole)]
     known = model, train, validation
-    training = train_model(*known, recipe, checkpoint, quiet)
+    training = train_model(*known, recipe, checkpoint)
     if not training.lost:
         return training
     slower = replace(recipe, learning_rate=recipe.learning_rate / SLOWER)
-    if not quiet:
-        say(
-            f"training was lost in epoch {len(training.curves)}, at a rate of "
-            f"{recipe.learning_rate:g}; it starts again at "
-            f"{slower.learning_rate:g}"
-        )
+    say(
+        f"training was lost in epoch {len(training.curves)}, at a rate of "
+        f"{recipe.learning_rate:g}; it starts again at "
+        f"{slower.learning_rate:g}"
+    )
     for variable, value in zip(list_state(*whole), begun, strict=True):
         variable.assign(value)
-    return train_model(*known, slower, checkpoint.enter("slower"), quiet)
+    return train_model(*known, slower, checkpoint.enter("slower"))
 
 
 def train_model(
@@ -100,7 +97,6 @@ def train_model(
     validation: Batches,
     recipe: Recipe,
     checkpoint: Checkpoint,
-    quiet: bool = False,
 ) -> Training:
     """Trains what is trainable, and leaves the weights of the last epoch.
 
@@ -113,7 +109,6 @@ def train_model(
         train, validation: what it sees.
         recipe: schedule and loss.
         checkpoint: of this stage.
-        quiet: score the last epoch alone, and say nothing of the others.
     """
     warn_of_float32()
     begun = model.get_weights()
@@ -121,7 +116,6 @@ def train_model(
     compile_model(model, layers, recipe, train.steps)
     scored = Validation(
         validation,
-        first=recipe.epochs if quiet else 1,
         patience=STEPS_BEYOND // train.steps,
     )
     scored.set_model(model)
@@ -134,13 +128,13 @@ def train_model(
     elif recipe.from_trained:
         keeper.start = scored.measure()
     done = len(keeper.curves)
-    if kept and not (quiet or scored.lost):
+    if kept and not scored.lost:
         say(
             f"resumes a run that was cut off: {done} of {recipe.epochs} epochs "
             "are done" + "; the next one starts again" * (done < recipe.epochs)
         )
     start, classes = keeper.start, model.output_shape[-1]
-    scored.highest_loss = min(recipe.highest_loss, limit_loss(start, classes))
+    scored.highest_loss = limit_loss(start, classes)
     if not scored.lost and done < recipe.epochs:
         train.first_step = done * train.steps
         model.fit(
@@ -153,16 +147,12 @@ def train_model(
             verbose=0,
             callbacks=[
                 scored,
-                (Progress if quiet else Narrator)(
-                    recipe.epochs, train.steps, done
-                ),
+                Narrator(recipe.epochs, train.steps, done),
                 keeper,
             ],
         )
     curves = keeper.curves
-    advice = None
-    if not quiet:
-        advice = advise(curves, scored.lost, math.log(classes), recipe)
+    advice = advise(curves, scored.lost, math.log(classes), recipe)
     scores, logits, epochs = scored.scores, scored.logits, len(curves)
     if start and (scored.lost or not is_better(scores, start)):
         model.set_weights(begun)

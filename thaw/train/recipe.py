@@ -1,6 +1,5 @@
 """How a model is trained: what params.yaml says, as Keras takes it."""
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,8 +27,6 @@ class Recipe:
             proportion to its class's size, in the training loss alone.
         global_clipnorm: the longest that the gradient of a step may be.
         from_trained: score the start as well, and never end worse.
-        highest_loss: the calibrated validation loss beyond which a training
-            is lost; `limit_loss` of the start where `from_trained`.
         mixed_precision: train all but the last layer in bfloat16.
         l2: of the last layer's weights, by `L2FromStart`.
     """
@@ -41,13 +38,12 @@ class Recipe:
     class_weight: str = "none"
     global_clipnorm: float | None = None
     from_trained: bool = False
-    highest_loss: float = math.inf
     mixed_precision: bool = False
     l2: float = 0.0
 
     @classmethod
     def read_finetune(cls, values: BaseModel, **more: Any) -> "Recipe":
-        """That of thawed blocks, whole or in the race for a depth."""
+        """That of thawed blocks."""
         return cls.read(
             "finetune",
             values,

@@ -1,4 +1,4 @@
-"""`launch`: several processes of one training on this machine."""
+"""Two processes of one training, as a launcher of a cluster starts them."""
 
 import math
 import os
@@ -77,3 +77,7 @@ def watch_programs(programs: list[subprocess.Popen], starters: list) -> int:
         time.sleep(POLL_SECONDS / 5)
     status = status or next(filter(None, ended), 0)
     return status if status >= 0 else 128 - status
+
+
+if __name__ == "__main__":
+    main(2, sys.argv[1:])

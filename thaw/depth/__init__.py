@@ -1,1 +1,0 @@
-"""How many blocks to thaw, found by a race of short trainings."""
