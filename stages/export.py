@@ -18,11 +18,11 @@ from thaw.export.scoring import (
 )
 from thaw.files.atomic import measure_size, new_folder
 from thaw.files.text import read_json, write_json
+from thaw.linear.temperature import calibrate
 from thaw.network.head import seed_dropout
 from thaw.network.model_file import load_model
 from thaw.network.model_info import INFO_FILE, read_info
 from thaw.network.plan import Plan
-from thaw.network.temperature import calibrate
 from thaw.prepare.sources import OPENING, open_source
 from thaw.run import params
 from thaw.run.console import say, say_wrote

@@ -21,7 +21,7 @@ from thaw.commands.reruns import find_changes, list_reruns
 from thaw.errors import InputError
 from thaw.evaluate.table import read_hits
 from thaw.files.text import read_yaml
-from thaw.network.temperature import calibrate
+from thaw.linear.temperature import calibrate
 
 
 @pytest.mark.usefixtures("in_the_project")

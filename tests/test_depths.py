@@ -11,7 +11,7 @@ from conftest import commit, thaw
 from thaw.commands.depths import rank_runs
 from thaw.evaluate.depths import describe_choice
 from thaw.evaluate.ranking import rank
-from thaw.network.temperature import HIGHEST_LOSS, measure_losses
+from thaw.linear.temperature import HIGHEST_LOSS, measure_losses
 
 
 def test_a_loss_is_of_the_class_after_temperature_and_capped():

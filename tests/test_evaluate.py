@@ -17,7 +17,7 @@ from thaw.evaluate.verdict import (
     describe_verdict,
     suggest_depth,
 )
-from thaw.network.temperature import calibrate
+from thaw.linear.temperature import calibrate
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ from thaw.export.scoring import (
     score_export,
 )
 from thaw.files.text import read_json
+from thaw.linear.temperature import calibrate
 from thaw.network.backend import keras
 from thaw.network.model_info import ModelInfo, read_info
 from thaw.network.plan import Plan
-from thaw.network.temperature import calibrate
 from thaw.prepare.sources import open_source
 from thaw.run import params
 

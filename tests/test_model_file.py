@@ -153,6 +153,10 @@ def test_an_archive_that_is_cut_gives_one_line(good, tmp_path):
         ({"image_size": 64, "fit": "stretch"}, "fitted by 'stretch'"),
         ({"image_size": 64}, "fitted by ''"),
         ({"any_size": 1}, "any_size is 1"),
+        ({"temperature": 10**400}, "a temperature of 1000"),
+        ({"image_size": float("nan")}, "an image size of nan"),
+        ({"image_size": float("inf")}, "an image size of inf"),
+        ({"image_size": 64.0, "fit": "crop"}, "an image size of 64.0"),
     ],
     ids=str,
 )
@@ -167,7 +171,54 @@ def test_a_zip_that_unpacks_to_far_more_is_refused_unread(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", bytes(64 * 2**20))
-    with pytest.raises(InputError, match="would become 67,"):
+    for read in (check_archive, read_info):
+        with pytest.raises(InputError, match="would become 67,"):
+            read(path)
+
+
+def test_an_archive_that_does_not_unpack_gives_one_line(good, tmp_path):
+    path = tmp_path / "bad.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("assets/thaw.json", json.dumps(INFO.to_dict()))
+    data = path.read_bytes()
+    start = data.index(b"assets/thaw.json") + 30
+    path.write_bytes(data[:start] + bytes(20) + data[start + 20 :])
+    with pytest.raises(InputError, match="which classes it knows"):
+        read_info(path)
+
+
+def test_weights_of_another_kind_are_refused_unread(rewrite):
+    """Keras would unpack an .npz, a zip archive in the archive."""
+    path = rewrite(model_weights=None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("model.weights.npz", b"")
+    with pytest.raises(InputError, match=r"no item named 'model\.weights"):
+        load_model(path, (8,), 3)
+
+
+def test_hdf5_in_a_circle_ends(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("group/array", (4,))
+        file["group/again"] = file["/"]
+    check_archive(path)
+
+
+def test_hdf5_with_a_zip_behind_it_is_hdf5(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", (4 * 10**9,), chunks=(1000,))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b", "")
+    with pytest.raises(InputError, match="would become 16,000,000,000"):
+        check_archive(path)
+
+
+def test_hdf5_of_anything_but_numbers_is_refused(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["words"] = ["a", "b"]
+    with pytest.raises(InputError, match="words in it does not hold numbers"):
         check_archive(path)
 
 
@@ -221,7 +272,8 @@ def test_what_thaw_writes_is_read(tmp_path):
 MODULES = ("numpy", "signal", "argparse", "json", "pathlib", "os")
 
 
-def test_predict_runs_nothing_of_the_current_folder(tmp_path, good):
+@pytest.mark.parametrize("options", [["-m", "thaw"], ["-um", "thaw"]], ids=str)
+def test_predict_runs_nothing_of_the_current_folder(tmp_path, good, options):
     """`python -m` puts that folder before all libraries."""
     for name in MODULES:
         said = f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})"
@@ -229,7 +281,7 @@ def test_predict_runs_nothing_of_the_current_folder(tmp_path, good):
     program = (
         "import subprocess, sys\n"
         "done = subprocess.run(\n"
-        f"    [{sys.executable!r}, '-m', 'thaw', 'predict',"
+        f"    [{sys.executable!r}, *{options}, 'predict',"
         f" {str(good)!r}, '.'],"
         f" cwd={str(tmp_path)!r}, capture_output=True, text=True)\n"
         "print(done.returncode, done.stderr)\n"

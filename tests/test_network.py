@@ -18,6 +18,7 @@ from thaw.errors import InputError
 from thaw.evaluate.scores import (
     measure_calibration,
 )
+from thaw.linear.temperature import calibrate, fit_temperature
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.discriminant import Moments, fit_discriminant
@@ -31,7 +32,6 @@ from thaw.network.head import (
 from thaw.network.model_file import load_model, save_model
 from thaw.network.parts import get_part
 from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP
-from thaw.network.temperature import calibrate, fit_temperature
 from thaw.network.thawing import apply_plan, find_tap, list_blocks, make_plan
 
 RNG = np.random.default_rng(0)

@@ -141,8 +141,14 @@ def test_a_tfds_folder_runs_no_python_of_its_own(tfds_folder, tmp_path):
     (tmp_path / "gadget.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     (file,) = folder.rglob("features.json")
     text = file.read_text()
-    own = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
+    core = "tensorflow_datasets.core.features"
+    own = f"{core}.class_label_feature.ClassLabel"
     assert own in text
+    feature = {"type": "gadget.Feature", "content": {}}
+    in_a_string = {
+        "pythonClassName": f"{core}.features_dict.FeaturesDict",
+        "jsonFeature": {"json": json.dumps({"image": feature})},
+    }
     program = (
         "from thaw.errors import InputError\n"
         "from thaw.prepare.sources import open_source\n"
@@ -152,11 +158,32 @@ def test_a_tfds_folder_runs_no_python_of_its_own(tfds_folder, tmp_path):
         "except InputError as error:\n"
         "    print(error)\n"
     )
-    for gadget in ("gadget.Feature", "gadget"):
-        file.write_text(text.replace(own, gadget))
-        said = run_python(program, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    by_itself = program.replace(f"data_dir={str(folder)!r}", "data_dir=None")
+    for gadget, features, run in (
+        ("gadget.Feature", text.replace(own, "gadget.Feature"), program),
+        ("gadget", text.replace(own, "gadget"), program),
+        ("gadget.Feature", json.dumps(in_a_string), program),
+        ("gadget.Feature", json.dumps(in_a_string), by_itself),
+    ):
+        file.write_text(features)
+        said = run_python(
+            run,
+            PYTHONPATH=f"{ROOT}:{tmp_path}",
+            TFDS_DATA_DIR=str(folder),
+        )
         assert f"names {gadget}, which is no feature" in said
         assert not (tmp_path / "ran").exists()
+
+
+def test_a_tfds_folder_lists_no_file_outside_it(tfds_folder, tmp_path):
+    folder = tmp_path / "sets"
+    shutil.copytree(tfds_folder, folder)
+    (file,) = folder.rglob("dataset_info.json")
+    about = json.loads(file.read_text())
+    about["splits"][0]["filepathTemplate"] = "../{SPLIT}.{FILEFORMAT}"
+    file.write_text(json.dumps(about))
+    with pytest.raises(InputError, match="which is outside its folder"):
+        open_source("tfds", str(folder), name="shades", data_dir=str(folder))
 
 
 def test_tfds_takes_the_supervised_label_and_the_sets_own_splits(

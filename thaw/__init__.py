@@ -4,8 +4,9 @@ import sys
 
 # `python -m thaw` puts the current folder before all libraries: whatever
 # numpy.py lies there would run. A library that is here to be imported, such as
-# pathlib, may itself be in that folder.
-CALLED = ("-m", "thaw") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+# pathlib, may itself be in that folder. While Python looks for what it is to
+# run, argv[0] is "-m".
+CALLED = sys.argv[:1] == ["-m"] and not sys.flags.safe_path
 if CALLED and not __file__.startswith(f"{sys.path[0]}/thaw/"):
     del sys.path[0]
 

@@ -21,6 +21,7 @@ from thaw.data.splits import count_views
 from thaw.data.views import gather_views
 from thaw.files.arrays import create_array
 from thaw.frozen.engines import freeze_model
+from thaw.linear.temperature import score_logits
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
@@ -32,7 +33,6 @@ from thaw.network.head import (
     start_head,
 )
 from thaw.network.parts import get_part
-from thaw.network.temperature import score_logits
 from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
 from thaw.train.batches import Batches, feed

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from thaw.files.tables import write_table
-from thaw.network.temperature import calibrate
+from thaw.linear.temperature import calibrate
 
 
 def score_predictions(

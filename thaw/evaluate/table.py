@@ -10,7 +10,7 @@ from thaw.data.dataset import Dataset
 from thaw.errors import InputError
 from thaw.evaluate.scores import rank_labels
 from thaw.files.tables import write_table
-from thaw.network.temperature import calibrate
+from thaw.linear.temperature import calibrate
 
 # Of each model, after the class that it predicts.
 COLUMNS = ("probability", "calibrated", "actual_probability", "actual_rank")

@@ -7,9 +7,9 @@ import numpy as np
 
 from thaw.data.efficientnet import LOGITS, POOLED
 from thaw.errors import InputError
+from thaw.linear.temperature import fit_any_temperature
 from thaw.network.backend import keras
 from thaw.network.rounds import Labels, calibrate_round, fit_round
-from thaw.network.temperature import fit_any_temperature
 
 # Added to the variance of pooled features, which is small: 0.01 to 0.08 in B4.
 # Without it BatchNormalization makes the faintest features as loud as all

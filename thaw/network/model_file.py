@@ -47,6 +47,7 @@ def check_config(path: str | Path) -> None:
     open files or go online.
     """
     with zipfile.ZipFile(path) as archive:
+        archive.getinfo("model.weights.h5")  # else Keras reads an .npz
         left = [json.loads(archive.read("config.json"))]
     while left:
         value = left.pop()

@@ -1,15 +1,15 @@
 """What travels with a model. It is read without Keras."""
 
 import json
-import math
+import sys
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from thaw.errors import InputError
+from thaw.files.archives import check_members
 
 # The name of the file that holds a ModelInfo, in every model that has files.
 INFO_FILE = "thaw.json"
@@ -63,14 +63,14 @@ def read_info(path: str | Path) -> ModelInfo:
         InputError: where something other than Thaw wrote the file.
     """
     try:
+        check_members(path)
         with zipfile.ZipFile(path) as archive:
             values = json.loads(archive.read(INFO_MEMBER))
         known = {field.name for field in fields(ModelInfo)}
         info = ModelInfo(**{key: values[key] for key in values if key in known})
-    except (
-        *(zipfile.BadZipFile, zlib.error, OSError, RuntimeError),
-        *(KeyError, ValueError, TypeError, AttributeError),
-    ) as error:
+    except InputError as error:
+        raise InputError(f"{path} can't be read: {error}") from error
+    except Exception as error:  # an archive is broken in more ways than one
         raise InputError(
             f"{path} does not say which classes it knows; a .keras file that "
             "Thaw wrote is needed"
@@ -89,12 +89,14 @@ def find_problems(info: ModelInfo) -> Iterator[str]:
         yield f"classes that are no list of names: {names!r:.60}"
     elif len(set(names)) < max(len(names), 2):
         yield "the same class twice, or less than two classes"
-    if not is_number(info.temperature) or not 0 < info.temperature < math.inf:
+    if not is_number(info.temperature) or not (
+        0 < info.temperature <= sys.float_info.max
+    ):
         yield f"a temperature of {info.temperature!r:.60}"
     size = info.image_size
     if (
         not is_number(size)
-        or size != int(size)
+        or not isinstance(size, int)
         or not (size == 0 or 32 <= size <= 4096)
     ):
         yield f"an image size of {size!r:.60}"

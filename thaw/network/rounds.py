@@ -9,8 +9,8 @@ import numpy as np
 
 from thaw.data.folds import deal_folds
 from thaw.data.rows import gather_rows, iterate_blocks
+from thaw.linear.temperature import fit_temperature
 from thaw.network.discriminant import Discriminant, Moments, fit_discriminant
-from thaw.network.temperature import fit_temperature
 
 MOST_CALIBRATED = 4096  # rows that the temperature is fitted to
 

@@ -1,6 +1,7 @@
 """TensorFlow Datasets as a source."""
 
 import difflib
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,11 @@ import numpy as np
 
 from thaw.data.splits import SPLIT_NAMES, SPLITS
 from thaw.errors import InputError
+from thaw.files.archives import leads_out
 from thaw.files.online import is_online
 from thaw.files.phrases import list_some
-from thaw.files.text import read_json
 from thaw.prepare.items import Item, Source, read_array
 from thaw.run.console import without_chatter
-
-DATA_DIR = "~/tensorflow_datasets"  # where TFDS looks by itself
-
-# Keys of features.json whose value is a class, in all of TFDS's versions.
-CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
-OWN = "tensorflow_datasets.core.features."
 
 
 def open_tfds(
@@ -40,8 +35,9 @@ def open_tfds(
 
     if data_dir and data_dir[0] == "~":
         data_dir = str(Path(data_dir).expanduser())
-    check_features(Path(data_dir or DATA_DIR).expanduser(), name)
+    forbid_imports(tfds)
     builder = _find_builder(tfds, name, data_dir)
+    check_files(builder, name)
     _check_watched(tfds, builder, name, watched)
     label_key = _find_label(tfds, builder.info, name)
     _download(tfds, builder, name)
@@ -77,35 +73,35 @@ def open_tfds(
     return Source(classes, splits, sizes, list_items(), notes)
 
 
-def check_features(data_dir: Path, name: str) -> None:
-    """Refuses a set whose files name classes that are not TFDS's own.
+def forbid_imports(tfds) -> None:
+    """Has TFDS know its own features alone.
 
-    TFDS imports whatever module a features.json names.
-
-    Args:
-        data_dir: where sets lie.
-        name: NAME[/CONFIG][:VERSION].
-
-    Raises:
-        InputError: naming the first of them.
+    By itself it imports whatever module a features.json names.
     """
-    folder = data_dir / name.partition("/")[0].partition(":")[0]
-    for file in sorted(folder.rglob("features.json")):
-        left = [read_json(file)]
-        while left:
-            value = left.pop()
-            if isinstance(value, list):
-                left += value
-            if not isinstance(value, dict):
-                continue
-            left += value.values()
-            for key in CLASS_KEYS & value.keys():
-                named = value[key]
-                if isinstance(named, str) and not named.startswith(OWN):
-                    raise InputError(
-                        f"{file} names {named}, which is no feature of "
-                        "TensorFlow Datasets: its module would run"
-                    )
+    connector = tfds.features.FeatureConnector
+    known = connector._registered_features
+
+    def find(cls, name: str):
+        if name not in known:
+            raise InputError(
+                f"its features.json names {name[:100]}, which is no feature of "
+                "TensorFlow Datasets: its module would run"
+            )
+        return known[name]
+
+    assert hasattr(connector, "cls_from_name")
+    connector.cls_from_name = classmethod(find)
+
+
+def check_files(builder, name: str) -> None:
+    """Raises InputError for a set that reads files outside its folder."""
+    for split in builder.info.splits.values():
+        for file in split.filepaths:
+            if leads_out(os.path.relpath(file, builder.data_path)):
+                raise InputError(
+                    f"prepare.name is {name}: split {split.name} reads {file}, "
+                    "which is outside its folder"
+                )
 
 
 def _find_label(tfds, info, name: str) -> str:
@@ -137,6 +133,8 @@ def _find_label(tfds, info, name: str) -> str:
 def _find_builder(tfds, name: str, data_dir: str | None):
     try:
         return tfds.builder(name, data_dir=data_dir)
+    except InputError as error:
+        raise InputError(f"prepare.name is {name}: {error}") from error
     except Exception as error:
         known = tfds.list_builders(with_community_datasets=False)
         base = name.split("/")[0].split(":")[0]

@@ -9,8 +9,8 @@ import numpy as np
 
 from thaw.files.atomic import new_file
 from thaw.files.rank import is_first
+from thaw.linear.temperature import score_logits
 from thaw.network.backend import keras
-from thaw.network.temperature import score_logits
 from thaw.run.console import progress, say
 from thaw.stage.checkpoints import Checkpoint
 from thaw.train.batches import Batches, feed

@@ -8,7 +8,7 @@ import numpy as np
 
 from thaw.files.tables import write_table
 from thaw.files.text import write_json
-from thaw.network.temperature import measure_losses
+from thaw.linear.temperature import measure_losses
 from thaw.stage.environment import describe_environment
 from thaw.train.choice import SHIPPED_HEAD
 from thaw.train.loop import Training
