@@ -214,8 +214,8 @@ def test_a_changed_image_is_noticed(reproduced, tmp_path):
 
 
 # From the ground up: what a room imports lies below it.
-FLOORS = ("files", "data", "run", "stage", "network", "prepare", "frozen",
-          "train", "audit", "evaluate", "export", "report",
+FLOORS = ("files", "data", "run", "stage", "linear", "network", "prepare",
+          "frozen", "train", "audit", "evaluate", "export", "report",
           "commands")  # fmt: skip
 
 
