@@ -18,7 +18,7 @@ from thaw.errors import InputError
 from thaw.network.backend import keras
 from thaw.train.distribution import find_processes
 
-LAUNCHER = f"{sys.executable} {ROOT}/tests/launch.py"
+LAUNCHER = f"{sys.executable} -m tests.launch"
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_killed_process_ends_the_others(
         p.environ()["KERAS_DISTRIBUTION_PROCESS_ID"]: p
         for p in psutil.Process(program.pid).children(recursive=True)
         if "stages.head" in p.cmdline()
-        and "launch.py" not in " ".join(p.cmdline())
+        and "tests.launch" not in " ".join(p.cmdline())
     }
     stages.pop(str(victim)).kill()
     _, alive = psutil.wait_procs(stages.values(), timeout=30)

@@ -258,7 +258,7 @@ def test_a_photograph_replaced_while_prepare_runs_is_not_up_to_date(
 # Third-party modules of the rooms whose version changes no digit of a result.
 INDIFFERENT = {
     "dvc", "filelock", "hydra", "jinja2", "matplotlib", "psutil", "pydantic",
-    "ruamel", "tqdm", "ray",
+    "ruamel", "tqdm", "ray", "h5py",
 }  # fmt: skip
 # What an export is made by; `export` keeps none of its rows.
 EXPORTING = {"ai_edge_litert", "onnx", "onnxruntime", "tf2onnx"}
