@@ -1,4 +1,4 @@
-"""The frozen backbone, once over every view: pooled features and the tap."""
+"""The frozen backbone, once over every view: pooled outputs and the tap."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def extract(
             freeze_backbone(p, dataset.image_size, folder)
         architecture = read_architecture(folder)
         tap = architecture.tap if p.extract.tap else None
-        layers = ({tap: "float16"} if tap else {}) | {POOLED: "float32"}
+        layers = ({tap: "float16"} if tap else {}) | {POOLED: "float16"}
         network = read_frozen(folder).take(IMAGE, *layers)
         network.use_precision(p.extract.precision)
         say(

@@ -2,7 +2,7 @@
 
 from thaw.data.activations import Features
 from thaw.data.dataset import Dataset
-from thaw.data.efficientnet import LOGITS
+from thaw.data.efficientnet import POOLED
 from thaw.data.splits import TRAINED
 from thaw.files.atomic import new_folder
 from thaw.files.rank import is_first
@@ -11,11 +11,11 @@ from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import join_head, seed_dropout
-from thaw.network.model_file import load_model, save_model
+from thaw.network.model_file import read_model, save_model
 from thaw.network.model_info import ModelInfo
-from thaw.network.parts import get_part
-from thaw.network.plan import Plan
-from thaw.network.thawing import apply_plan
+from thaw.network.parts import get_suffix
+from thaw.network.plan import Architecture, Plan
+from thaw.network.thawing import apply_plan, find_output, list_blocks
 from thaw.run import params
 from thaw.run.console import say, say_wrote
 from thaw.stage.checkpoints import open_checkpoint
@@ -33,6 +33,7 @@ from thaw.train.results import (
 
 PREPARED = "data/prepared"
 FEATURES = "data/features"
+ARCHITECTURE = "data/features/architecture.json"
 ACTIVATIONS = "data/activations"
 HEAD = "models/head.keras"
 FINETUNED = "models/finetuned.keras"
@@ -52,8 +53,11 @@ def main() -> None:
         **p.backbone.model_dump(), image_size=dataset.image_size
     )
     loaded = backbone.get_weights()
-    head = load_model(HEAD, (features.size,), len(features.classes))
+    head = read_model(HEAD)
     model = thaw_model(backbone, head, plan, p)
+    architecture = Architecture.read(ARCHITECTURE)
+    wide = head.input_shape[1] == features.size
+    columns, _ = architecture.pick_columns("all" if wide else "last")
     train, validation = open_batches(
         open_inputs(
             plan,
@@ -62,13 +66,14 @@ def main() -> None:
             ACTIVATIONS,
             views=p.finetune.views,
             augment=p.augment.model_dump(),
+            columns=columns,
         ),
         {s: features.open_labels(s) for s in TRAINED},
         p.finetune.views,
         p.finetune.batch_size,
         p.seed,
     )
-    suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
+    suffix = fold_normalization(get_suffix(model, plan.cut))
     recipe = Recipe.read_finetune(p.finetune, from_trained=True)
     with open_checkpoint() as checkpoint:
         training = train_thawed(suffix, train, validation, recipe, checkpoint)
@@ -116,9 +121,16 @@ def thaw_model(
     """Backbone and trained head, thawed as planned, drops seeded."""
     apply_plan(backbone, plan, p.finetune.drop_connect_rate)
     make_deterministic(p.seed)
-    model = join_head(backbone, head)
+    model = join_head(backbone, head, find_cut(plan, backbone))
     seed_dropout(model, p.seed)
     return model
+
+
+def find_cut(plan: Plan, backbone: keras.Model) -> str:
+    """The plan's; where the head alone trains, the end of the last block."""
+    if plan.cut != POOLED:
+        return plan.cut
+    return find_output(backbone, list_blocks(backbone)[-1])
 
 
 if __name__ == "__main__":

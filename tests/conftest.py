@@ -27,8 +27,7 @@ RERUNS = [
     ({"finetune__batch_size": 16}, ["finetune", *RESULTS]),
     ({"evaluate__top_k": 2}, RESULTS),
     ({"export__tolerance": 0.03}, []),
-    ({"audit__folds": 3}, ["audit", "report"]),
-    ({"head__dropout": 0.1}, ["head", "finetune", *RESULTS]),
+    ({"head__features": "all"}, ["head", "audit", "finetune", *RESULTS]),
     ({"augment__rotation": 0.01}, STAGES[2:]),
     ({"prepare__seed": 1}, STAGES[1:]),
 ]
@@ -85,8 +84,9 @@ def fresh_project(tmp_path_factory) -> Project:
         prepare__image_size=32,
         extract__views=2,
         # A poor head, so that fine-tuning has something to add.
+        head__features="last",
         head__epochs=1,
-        head__learning_rate=0.3,
+        head__learning_rate=0.1,
         head__l2=0.0,
         finetune__blocks=1,
         finetune__views=2,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from samples import IMAGES, LABELS
 
-from thaw.data.efficientnet import IMAGE
+from thaw.data.efficientnet import IMAGE, LAST, POOLED
 from thaw.network.backend import make_deterministic
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
@@ -23,7 +23,7 @@ def make_training(backbone, blocks):
     plan = make_plan(backbone, blocks, tap_kept=True)
     apply_plan(backbone, plan, drop_connect_rate=0.2)
     model = join_head(backbone, build_head(1280, 3, dropout=0.2))
-    below = get_part(model, IMAGE, plan.cut)
+    below = get_part(model, IMAGE, LAST if plan.cut == POOLED else plan.cut)
     (inputs,) = as_list(below.predict(IMAGES, verbose=0))
 
     def batches(seed):

@@ -1,4 +1,4 @@
-"""Labels that may be wrong: folds, heads, neighbours, table, command."""
+"""Labels that may be wrong: heads, neighbours, table, command."""
 
 import csv
 import json
@@ -8,17 +8,14 @@ import numpy as np
 import pytest
 from conftest import thaw
 from samples import read
-from scipy.special import softmax
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from stages import audit as stage
 from thaw.audit.neighbours import VOTERS, find_neighbours
-from thaw.audit.opinions import Opinions, judge_labels
+from thaw.audit.opinions import Labels, Opinions, judge_labels
 from thaw.audit.table import COLUMNS, count_doubts, write_audit
-from thaw.data.folds import deal_folds, join_pictures
+from thaw.data.folds import join_pictures
 from thaw.data.rows import BLOCK, gather_rows, iterate_blocks
-from thaw.network.discriminant import SHRINKAGE, Moments, fit_discriminant
-from thaw.network.rounds import Labels
+from thaw.linear.ridge import fit_ridge
 from thaw.report.doubts import explain, read_doubts
 
 RNG = np.random.default_rng(3)
@@ -34,13 +31,14 @@ def draw(each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return features.astype(np.float32), labels
 
 
-def make_labels(given, tested=None, sets=None) -> Labels:
+def make_labels(given, tested=None, trained=None, sets=None) -> Labels:
     rows = len(given)
+    tested = np.zeros(rows, bool) if tested is None else np.array(tested)
     return Labels(
         np.array(given),
         np.arange(rows) if sets is None else np.array(sets),
-        np.zeros(rows, bool) if tested is None else np.array(tested),
-        CLASSES,
+        ~tested if trained is None else np.array(trained),
+        tested,
     )
 
 
@@ -57,17 +55,6 @@ def test_a_key_of_one_kind_is_none_of_another():
     assert sets[0] != sets[1]
 
 
-def test_a_set_lies_in_one_fold_and_classes_are_even():
-    labels = np.repeat([0, 1, 2], [50, 30, 20])
-    sets = np.arange(100) // 2
-    fold = deal_folds(labels, sets, 5, seed=1)
-    assert np.array_equal(fold[::2], fold[1::2])
-    for label, size in enumerate([50, 30, 20]):
-        counts = np.bincount(fold[labels == label], minlength=5)
-        assert set(counts) == {size // 5}
-    assert not np.array_equal(fold, deal_folds(labels, sets, 5, seed=2))
-
-
 def test_rows_of_several_arrays_are_read_as_one():
     arrays = [RNG.normal(size=(n, 2)) for n in (BLOCK + 3, 1, 0, 5)]
     whole = np.concatenate(arrays)
@@ -80,69 +67,38 @@ def test_rows_of_several_arrays_are_read_as_one():
     assert np.array_equal(gather_rows(arrays, rows), whole[rows])
 
 
-def test_heads_are_those_of_scikit_learn():
-    features, labels = draw(40)
-    features = features.astype(np.float64) @ RNG.normal(size=(12, 12)) + 50
-    moments = Moments.zero(CLASSES, 12)
-    moments.add(features[:70], labels[:70])
-    moments.add(features[70:], labels[70:])
-    head = fit_discriminant(moments)
-    # Scikit-learn shrinks towards the mean variance: of features of variance 1
-    # within classes, it does the same.
-    means = np.array([features[labels == k].mean(0) for k in range(CLASSES)])
-    spread = (features - means[labels]).std(axis=0)
-    peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
-    peer.fit(features / spread, labels)
-    expected = peer.predict_proba(features / spread)
-    got = softmax(head.score(features), axis=1)
-    assert got == pytest.approx(expected, abs=1e-8)
-
-
-def test_what_is_taken_away_was_never_there():
-    features, labels = draw(20)
-    both, one, other = (Moments.zero(CLASSES, 12) for _ in range(3))
-    one.add(features[:30], labels[:30])
-    other.add(features[30:], labels[30:])
-    both.add(features, labels)
-    left = fit_discriminant(both - other)
-    assert left.weights == pytest.approx(fit_discriminant(one).weights)
-    assert (one + other).products == pytest.approx(both.products)
-
-
-def test_a_feature_that_never_varies_and_a_class_that_is_not_there():
-    features, labels = draw(20)
-    features[:, [3, 5]] = 7.7, 1000.1
-    here = labels != 2
-    moments = Moments.zero(CLASSES, 12)
-    moments.add(features[here], labels[here])
-    head = fit_discriminant(moments)
-    assert np.isfinite(head.weights).all()
-    still = head.weights[[3, 5]][:, head.known]
-    assert np.ptp(still, axis=1).max() < 1e-3
-    assert list(head.known) == [True, True, False, True]
-    predicted = head.score(features[here]).argmax(axis=1)
-    assert (predicted == labels[here]).mean() > 0.95
-
-
 def plant(labels: np.ndarray, rows: list[int]) -> np.ndarray:
     planted = labels.copy()
     planted[rows] = (labels[rows] + 1) % CLASSES
     return planted
 
 
+def judge(features, labels: Labels):
+    """By a head that each training image was left out of."""
+    trained = np.flatnonzero(labels.trained)
+    head = fit_ridge(
+        [features[trained]],
+        slice(0, 12),
+        [12],
+        labels.given[trained],
+        labels.sets[trained],
+        CLASSES,
+    )
+    logits = head.score(features, slice(0, 12))
+    logits[trained] = head.held_out
+    return judge_labels(logits, labels)
+
+
 def test_planted_labels_come_first_in_every_split():
     features, labels = draw(60)
     rows = [5, 50, 170, 200, 230]  # of train, validation and test
-    splits = np.split(features, [140, 180])
-    tested = np.arange(240) >= 180
-    given = make_labels(plant(labels, rows), tested)
-    opinions = judge_labels(splits, given, 5)
+    places = np.arange(240)
+    given = make_labels(plant(labels, rows), places >= 180, places < 140)
+    opinions = judge(features, given)
     assert set(opinions.order[:5]) == {*rows}
     assert np.array_equal(opinions.suggested[rows], labels[rows])
     assert set(np.flatnonzero(opinions.doubtful)) >= {*rows}
     assert opinions.doubtful.sum() <= len(rows) + 3
-    again = judge_labels(splits, given, 5)
-    assert np.array_equal(opinions.probability, again.probability)
 
 
 def test_a_head_never_sees_the_set_of_what_it_judges():
@@ -153,29 +109,26 @@ def test_a_head_never_sees_the_set_of_what_it_judges():
     wrong = np.concatenate([labels, np.full(30, 1)])
     wrong[0] = 1
     sets = np.concatenate([np.arange(120), np.zeros(30, int)])
-    alone = judge_labels([features], make_labels(wrong), 5)
-    together = judge_labels([features], make_labels(wrong, None, sets), 5)
-    assert together.probability[0] < 0.01 < alone.probability[0]
-
-
-def test_test_is_judged_by_all_others_and_changes_nothing():
-    features, labels = draw(40)
-    tested = np.arange(160) >= 120
-    one = judge_labels([features], make_labels(labels, tested), 4)
-    wrong = np.where(tested, (labels + 1) % CLASSES, labels)
-    other = judge_labels([features], make_labels(wrong, tested), 4)
-    assert np.array_equal(one.probability[:120], other.probability[:120])
-    assert np.all(other.suggested[tested] == labels[tested])
+    alone = judge(features, make_labels(wrong))
+    together = judge(features, make_labels(wrong, sets=sets))
+    assert together.probability[0] < 0.1 < alone.probability[0]
 
 
 def test_a_label_that_one_picture_has_is_not_judged():
     features, labels = draw(20)
     labels[labels == 3] = 2
     labels[7] = 3
-    opinions = judge_labels([features], make_labels(labels), 4)
+    opinions = judge(features, make_labels(labels))
     assert np.isnan(opinions.probability[7]) and opinions.order[-1] == 7
     assert not opinions.doubtful[7]
     assert list(np.flatnonzero(~opinions.judged)) == [7]
+
+
+def test_what_train_has_is_judged_in_test():
+    """A class of one training image can be judged everywhere but there."""
+    trained = np.array([True, True, True, False, False])
+    labels = Labels(np.array([0, 0, 1, 1, 2]), np.arange(5), trained, ~trained)
+    assert list(labels.can_judge()) == [True, True, False, True, False]
 
 
 def test_doubts_are_those_of_a_hand_count():
@@ -248,7 +201,7 @@ def odd_audit(tmp_path_factory):
     features, given = draw(12)
     tested = np.arange(48) >= 40
     labels = make_labels(plant(given, [2, 42]), tested)
-    opinions = judge_labels([features], labels, 3)
+    opinions = judge(features, labels)
     first = opinions.order[:3]
     neighbours = find_neighbours(
         [features], labels, first, opinions.suggested[first]
@@ -345,30 +298,6 @@ def test_the_stage_audits_every_image(reproduced):
     assert details["doubtful"] == sum(row["doubtful"] == "yes" for row in rows)
     assert "numpy" in details["environment"]
     assert "may be wrong" in reproduced.said
-
-
-def test_no_folds_make_an_empty_table_and_no_section(
-    reproduced, tmp_path, monkeypatch
-):
-    from stages import report
-
-    project = reproduced.copy(tmp_path / "project")
-    assert (
-        "Labels that may be wrong"
-        in (project.folder / "report.html").read_text()
-    )
-    project.set(audit__folds=0)
-    monkeypatch.chdir(project.folder)
-    stage.main()
-    assert read(stage.AUDIT) == []
-    assert (
-        json.loads((project.folder / stage.DETAILS).read_text())["images"] == 0
-    )
-    report.main()
-    text = (project.folder / "report.html").read_text()
-    assert "Labels that may be wrong" not in text and "<script" not in text
-    done = thaw(project, "audit")
-    assert done.returncode == 1 and "audit.folds: 0" in done.stderr
 
 
 def test_the_command_prints_the_first_rows(reproduced, tmp_path):

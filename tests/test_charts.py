@@ -8,12 +8,13 @@ from samples import ODD
 
 from benchmarks.project import ROOT
 from thaw.data.efficientnet import LOGITS
-from thaw.frozen.engines import freeze_model
+from thaw.linear.heat import draw_heat
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras
-from thaw.network.gradcam import TOP, add_heat
-from thaw.network.head import build_head, join_head, standardize_head
+from thaw.network.head import build_head, join_head, read_affine
 from thaw.network.parts import get_part
+from thaw.network.pooling import FRONT, TOP
+from thaw.network.thawing import describe_backbone, find_output, list_blocks
 from thaw.report.charts import cut_middle, draw_confusion, draw_curves
 from thaw.report.heat import paint_heat
 
@@ -26,43 +27,43 @@ def test_long_names_keep_both_ends():
 
 
 @pytest.mark.slow
-def test_heat_is_that_of_a_true_gradient():
+@pytest.mark.parametrize("wide", [True, False])
+def test_heat_is_that_of_a_true_gradient(wide):
     tensorflow = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the gradient to compare with is TensorFlow's")
     rng = np.random.default_rng(0)
     (weights,) = (ROOT / "weights").glob("*.weights.h5")
-    head = build_head(1280, 4, dropout=0.5)
-    head.set_weights([rng.uniform(0.5, 2, w.shape) for w in head.get_weights()])
-    head.get_layer(LOGITS).kernel.assign(rng.normal(0, 1, (1280, 4)))
     backbone = build_backbone("EfficientNetB0", "file", weights, 96)
+    architecture = describe_backbone(backbone)
+    size = sum(architecture.widths) if wide else 1280
+    head = build_head(size, 4, dropout=0.5)
+    head.get_layer(LOGITS).kernel.assign(rng.normal(0, 1, (size, 4)))
     images = rng.integers(0, 256, (5, 3, 3, 3), np.uint8)
     images = images.repeat(32, axis=1).repeat(32, axis=2)
-    features = backbone.predict(images.astype(np.float32), verbose=0)
-    standardize_head(head, [features])  # or all are of one class
-    head.get_layer("head_bn").beta.assign(np.zeros(1280))
-    model = join_head(backbone, head)
-    network = freeze_model(add_heat(model), "float32", "uint8")
-    probabilities = np.empty((5, 4), np.float32)
-    heat = np.empty((5, 3, 3), np.float32)
-    network.run(
-        lambda start, stop: images[start:stop], 5, [probabilities, heat]
+    cut = find_output(backbone, list_blocks(backbone)[-1])
+    model = join_head(backbone, head, cut)
+    front = [FRONT] if wide else []
+    ends = [get_part(model, "image", x) for x in (TOP, *front)]
+    activations, *known = (x(images.astype(np.float32)) for x in ends)
+    behind = keras.Model(
+        [model.get_layer(x).output for x in (TOP, *front)],
+        model.get_layer(LOGITS).output,
     )
-    classes = probabilities.argmax(axis=1)
-    assert len(set(classes)) > 1
-
-    top = get_part(model, "image", TOP)
-    activations = top(images.astype(np.float32), training=False)
     with tensorflow.GradientTape() as tape:
         tape.watch(activations)
-        logits = get_part(model, TOP, LOGITS)(activations, training=False)
+        logits = behind([activations, *known], training=False)
+        classes = logits.numpy().argmax(axis=1)
         own = tensorflow.gather(logits, classes, batch_dims=1)
     gradients = tape.gradient(own, activations).numpy()
     weights = gradients.mean(axis=(1, 2), keepdims=True)
     expected = np.maximum((activations.numpy() * weights).sum(axis=-1), 0)
     most = expected.max(axis=(1, 2), keepdims=True)
     expected /= np.where(most > 0, most, 1)
-
+    kernel = read_affine(model).kernel[
+        architecture.last if wide else slice(0, None)
+    ]
+    heat = draw_heat(activations.numpy(), kernel, classes)
     assert (most > 0).any()
     np.testing.assert_allclose(heat, expected, atol=1e-3)
 

@@ -15,21 +15,23 @@ from samples import AUGMENT, DIGESTS, IMAGES
 
 from thaw.data.activations import ActivationWriter
 from thaw.data.blocks import Order
-from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.data.efficientnet import IMAGE, LAST, LOGITS, POOLED
 from thaw.data.views import augment_images
 from thaw.errors import InputError
 from thaw.files.arrays import create_array
 from thaw.frozen.backbone import copy_backbone, keep_backbone, read_frozen
 from thaw.frozen.engines import freeze_model, read_network, unpack_network
 from thaw.frozen.keras import KerasEngine
-from thaw.frozen.models import keep_models, read_models
+from thaw.frozen.models import keep_models, read_heads, read_thawed
 from thaw.frozen.network import FrozenNetwork
 from thaw.frozen.openvino import has_fast_bfloat16
 from thaw.frozen.passes import FrozenPass
 from thaw.network.backend import keras
 from thaw.network.head import build_head, join_head
 from thaw.network.parts import get_part
+from thaw.network.pooling import pool_blocks
 from thaw.network.thawing import (
+    describe_backbone,
     find_output,
     find_tap,
     list_blocks,
@@ -95,10 +97,10 @@ def predict(network, inputs):
 @pytest.mark.parametrize("precision", ["float32", *slow("bfloat16")])
 def test_the_frozen_network_agrees_with_keras(b0, precision):
     tap = find_tap(b0)
-    network = freeze_model(get_part(b0, IMAGE, tap, POOLED), precision, "uint8")
+    network = freeze_model(get_part(b0, IMAGE, tap, LAST), precision, "uint8")
     assert network.precision == precision
     assert network.engine.startswith("openvino")
-    expected = get_part(b0, IMAGE, tap, POOLED).predict(IMAGES, verbose=0)
+    expected = get_part(b0, IMAGE, tap, LAST).predict(IMAGES, verbose=0)
     limit = {"float32": 2e-3, "bfloat16": 0.03}[precision]
     # 13 images: a whole batch of 8, and a part of one.
     for got, want in zip(predict(network, IMAGES[:13]), expected, strict=True):
@@ -149,7 +151,7 @@ def test_auto_is_the_faster_precision(fast, monkeypatch):
 
 
 def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
-    network = freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    network = freeze_model(get_part(b0, IMAGE, LAST), "auto", "uint8")
     (whole,) = predict(network, IMAGES)
     (part,) = predict(network, IMAGES[5:9])
     assert np.array_equal(whole[5:9], part)
@@ -157,7 +159,7 @@ def test_the_frozen_network_repeats_itself_whatever_the_batches(b0):
 
 @pytest.mark.slow
 def test_two_threads_may_run_the_frozen_network_at_once(b0):
-    network = freeze_model(get_part(b0, IMAGE, POOLED), "float32", "uint8")
+    network = freeze_model(get_part(b0, IMAGE, LAST), "float32", "uint8")
     sets = [np.roll(np.repeat(IMAGES, 4, axis=0), i, axis=0) for i in range(4)]
     expected = [predict(network, images)[0] for images in sets]
     with ThreadPoolExecutor(4) as pool:
@@ -177,6 +179,7 @@ def test_kept_activations_give_the_logits_of_the_images(b0, precision):
     limit = {"float32": 2e-3, "bfloat16": 0.03}[precision]
     tap = find_tap(b0)
     cuts = [make_plan(b0, n, tap_kept=True).cut for n in range(9)]
+    cuts[0] = LAST
     from_tap, from_image = cuts[1:4], cuts[4:]
     assert from_image[0] == tap
     kept = run_part(b0, IMAGE, [cuts[0], *from_image], IMAGES, precision)
@@ -195,7 +198,7 @@ def run_part(model, start, ends, inputs, precision):
     network = freeze_model(part, precision, str(inputs.dtype))
     outputs = dict(zip(ends, predict(network, inputs), strict=True))
     return {
-        name: x if name == POOLED else x.astype(np.float16)
+        name: x if name == LAST else x.astype(np.float16)
         for name, x in outputs.items()
     }
 
@@ -203,7 +206,7 @@ def run_part(model, start, ends, inputs, precision):
 @pytest.mark.slow
 def test_keras_stands_in_where_openvino_is_missing(b0, monkeypatch):
     monkeypatch.setattr("thaw.frozen.engines.can_use_openvino", lambda: False)
-    part = get_part(b0, IMAGE, find_tap(b0), POOLED)
+    part = get_part(b0, IMAGE, find_tap(b0), LAST)
     network = freeze_model(part, "auto", "uint8")
     assert network.engine.startswith("keras")
     assert network.precision == "float32"
@@ -245,7 +248,7 @@ def test_a_part_of_the_kept_backbone_is_that_part(b0, kept, use, engine):
     network = read_frozen(kept(engine))
     assert network.kind == engine
     starts = find_output(b0, list_blocks(b0)[3]), find_tap(b0)
-    layers = *starts, find_output(b0, list_blocks(b0)[-2]), POOLED
+    layers = *starts, find_output(b0, list_blocks(b0)[-2]), LAST
     taken = network.take(IMAGE, *layers)
     own = freeze_model(get_part(b0, IMAGE, *layers), "float32", "uint8")
     assert taken.layers == own.layers
@@ -285,6 +288,7 @@ def list_contents(folder):
 TAP = "block6a_project_bn"
 
 
+@pytest.mark.parametrize("wide", [True, *slow(False)])
 @pytest.mark.parametrize(
     ("engine", "backbone_on", "blocks", "tap", "start"),
     [
@@ -301,34 +305,41 @@ TAP = "block6a_project_bn"
     ],
 )
 def test_kept_models_are_those_that_were_trained(
-    b0, kept, use, tmp_path, engine, backbone_on, blocks, tap, start
+    b0, kept, use, tmp_path, engine, backbone_on, blocks, tap, start, wide
 ):
     use(backbone_on)
     features = kept(backbone_on)
     use(engine)
-    head = build_head(1280, 3, dropout=0.2)
-    model = join_head(b0, build_head(1280, 3, dropout=0.2))
     plan = make_plan(b0, blocks, tap_kept=True)
+    size = sum(describe_backbone(b0).widths) if wide else 1280
+    head = build_head(size, 3, dropout=0.2)
+    block = find_output(b0, list_blocks(b0)[-1])
+    cut = block if plan.cut == POOLED else plan.cut
+    model = join_head(b0, build_head(size, 3, dropout=0.2), cut)
     for layer in [*plan.layers, LOGITS]:  # as if it had been trained
         for weight in model.get_layer(layer).weights:
             weight.assign(weight * 1.1 + 0.01)
     (tmp_path / "models").mkdir()
     keep_models(tmp_path / "models", features, head, model, plan)
     kept_there = SimpleNamespace(folder=features, tap=tap)
-    networks = read_models(tmp_path / "models", kept_there)
-    assert all(network.kind == engine for network in networks.values())
-    network, inputs = networks["finetuned"], IMAGES[:9]
-    assert network.start == start
+    network = read_thawed(tmp_path / "models", kept_there)
+    assert network.kind == engine and network.start == start
+    inputs = IMAGES[:9]
     if start != IMAGE:  # as `extract` keeps it of test
         (inputs,) = predict(read_frozen(features).take(IMAGE, start), inputs)
-    by_model, heat = predict(network, inputs)
-    expected = model.predict(IMAGES[:9], verbose=0)
-    np.testing.assert_allclose(by_model, expected, rtol=1e-3, atol=1e-5)
-    assert heat.shape == (9, 1, 1)
-    pooled = RNG.normal(size=(9, 1280)).astype(np.float32)
-    (by_head,) = predict(networks["head"], pooled)
-    expected = head.predict(pooled, verbose=0)
-    np.testing.assert_allclose(by_head, expected, rtol=1e-3, atol=1e-5)
+    heads = read_heads(tmp_path / "models")
+    top, behind = predict(network, inputs)
+    assert top.shape == (9, 1, 1, 1280)
+    pooled = keras.Model(b0.input, pool_blocks(b0)).predict(IMAGES[:9])
+    seen = pooled if wide else pooled[:, describe_backbone(b0).last]
+    seen[:, size - behind.shape[1] :] = behind
+    logits = heads["finetuned"].score(seen)
+    expected = get_part(model, IMAGE, LOGITS).predict(IMAGES[:9], verbose=0)
+    np.testing.assert_allclose(logits, expected, rtol=2e-3, atol=1e-3)
+    pooled = RNG.normal(size=(9, size)).astype(np.float32)
+    expected = get_part(head, POOLED, LOGITS).predict(pooled, verbose=0)
+    by_head = heads["head"].score(pooled)
+    np.testing.assert_allclose(by_head, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_network_of_an_engine_that_is_missing_is_refused(
@@ -343,7 +354,7 @@ def test_a_network_of_an_engine_that_is_missing_is_refused(
 
 
 def test_openvino_telemetry_is_never_imported(b0):
-    freeze_model(get_part(b0, IMAGE, POOLED), "auto", "uint8")
+    freeze_model(get_part(b0, IMAGE, LAST), "auto", "uint8")
     assert sys.modules["openvino_telemetry"] is None
 
 
@@ -362,12 +373,12 @@ def write(b0, tmp_path):
     """Writes the pooled features of 24 images in two views, scaled."""
 
     def write(scale=1.0, dtype="float16"):
-        part = get_part(b0, IMAGE, POOLED)
+        part = get_part(b0, IMAGE, LAST)
         (pooled,) = as_list(part.output)
         scaled = keras.layers.Rescaling(scale)(pooled)
         FrozenPass(
             freeze_model(keras.Model(part.inputs, scaled), "auto", "uint8"),
-            {POOLED: dtype},
+            {LAST: dtype},
             views=2,
             rows=dict.fromkeys(("train", "validation", "test"), 24),
             gather=dict.fromkeys(
@@ -378,7 +389,7 @@ def write(b0, tmp_path):
             ),
             label="writing",
         ).write(Checkpoint(tmp_path))
-        return {p.stem: np.load(p) for p in (tmp_path / POOLED).iterdir()}
+        return {p.stem: np.load(p) for p in (tmp_path / LAST).iterdir()}
 
     return write
 

@@ -13,26 +13,34 @@ from networks import as_list, make_training
 from programs import run_python
 from samples import IMAGES
 
-from thaw.data.efficientnet import IMAGE, LOGITS, POOLED, VARIANTS
+from thaw.data.efficientnet import IMAGE, LAST, LOGITS, POOLED, VARIANTS
 from thaw.errors import InputError
 from thaw.evaluate.scores import (
     measure_calibration,
 )
+from thaw.linear.ridge import fit_ridge
 from thaw.linear.temperature import calibrate, fit_temperature
 from thaw.network.backbone import build_backbone, measure_drift
 from thaw.network.backend import keras, make_deterministic
-from thaw.network.discriminant import Moments, fit_discriminant
 from thaw.network.folding import fold_normalization
 from thaw.network.head import (
     build_head,
     join_head,
-    standardize_head,
-    start_head,
+    read_affine,
+    set_head,
 )
 from thaw.network.model_file import load_model, save_model
-from thaw.network.parts import get_part
+from thaw.network.parts import get_part, get_suffix
 from thaw.network.plan import CACHED, POOLED_FEATURES, STREAMED, TAP
-from thaw.network.thawing import apply_plan, find_tap, list_blocks, make_plan
+from thaw.network.pooling import FRONT, TOP, pool_blocks
+from thaw.network.thawing import (
+    apply_plan,
+    describe_backbone,
+    find_output,
+    find_tap,
+    list_blocks,
+    make_plan,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -193,7 +201,7 @@ def test_the_cut_parts_the_network_in_two(b0, blocks, cut, activations):
         return
     whole = b0.predict(IMAGES[:2], verbose=0)
     below = get_part(b0, IMAGE, cut).predict(IMAGES[:2], verbose=0)
-    (above,) = as_list(get_part(b0, cut, POOLED).predict(below, verbose=0))
+    (above,) = as_list(get_part(b0, cut, LAST).predict(below, verbose=0))
     np.testing.assert_allclose(above, whole, rtol=1e-4, atol=1e-4)
 
 
@@ -266,7 +274,7 @@ def test_only_frozen_normalization_is_folded(b0):
     b0.trainable = False
     b0.get_layer("top_bn").trainable = True
     with pytest.raises(ValueError, match="top_bn is not frozen"):
-        fold_normalization(get_part(b0, find_tap(b0), POOLED))
+        fold_normalization(get_part(b0, find_tap(b0), LAST))
     b0.get_layer("top_bn").trainable = False
 
 
@@ -279,24 +287,22 @@ def test_drift_is_measured(b0):
     layer.moving_mean.assign(mean)
 
 
-def test_a_head_starts_from_the_features_as_they_are():
-    """5 steps from Keras's start would teach BatchNormalization nothing."""
-    features = RNG.normal(3, 0.1, (2, 30, 8)).astype(np.float32)
-    head = build_head(8, 3, dropout=0.0)
-    standardize_head(head, features)
-    layer = head.get_layer("head_bn")
-    normalized = layer(features.reshape(-1, 8)).numpy()
-    everything = features.reshape(-1, 8)
-    expected = everything - everything.mean(axis=0)
-    expected /= np.sqrt(everything.var(axis=0) + layer.epsilon)
-    np.testing.assert_allclose(normalized, expected, atol=1e-3)
-
-
-def start_logits(features, labels, sets, classes=3):
-    """Logits (n, classes) of a head that was started and not trained."""
-    head = build_head(features.shape[1], classes, dropout=0.5)
-    start_head(head, [features, features + 1], labels, sets)
-    return get_part(head, POOLED, LOGITS).predict(features, verbose=0)
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+def test_a_head_has_the_weights_of_a_ridge_regression(epsilon):
+    features, labels = make_classes(60, spread=1)
+    features[:, 3] = 7.0  # a column that never varies
+    ridge = fit_ridge(
+        [features], slice(0, 8), [4, 4], labels, np.arange(60), classes=3
+    )
+    head = build_head(8, 3, 0.0, epsilon)
+    variance = features.var(axis=0) if epsilon else None
+    set_head(head, ridge, variance)
+    assert all(np.isfinite(w).all() for w in head.get_weights())
+    logits = get_part(head, POOLED, LOGITS).predict(features, verbose=0)
+    expected = ridge.score(features, slice(0, 8))
+    np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
+    again = read_affine(head).score(features)
+    np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-4)
 
 
 def make_classes(images, spread):
@@ -308,52 +314,72 @@ def make_classes(images, spread):
     return features.astype(np.float32), labels
 
 
-def test_a_head_starts_with_discriminants_at_their_temperature():
-    features, labels = make_classes(90, spread=0.5)
-    logits = start_logits(features, labels, np.arange(90))
-    moments = Moments.zero(3, 8)
-    moments.add(features, labels)
-    expected = fit_discriminant(moments).score(features)
-    temperature = np.sum(expected * logits) / np.sum(logits**2)
-    np.testing.assert_allclose(logits * temperature, expected, atol=1e-3)
-    held_out = np.zeros((90, 3))
-    for fold in range(5):
-        rest = Moments.zero(3, 8)
-        kept = np.arange(90) % 5 != fold
-        rest.add(features[kept], labels[kept])
-        held_out[~kept] = fit_discriminant(rest).score(features[~kept])
-    # Dealt otherwise, the folds agree on little more than this.
-    assert temperature == pytest.approx(
-        fit_temperature(held_out, labels), rel=0.3
+@pytest.mark.parametrize(
+    "cut", [None, "block4a_project_bn", "block7a_project_bn"]
+)
+def test_pooled_outputs_are_means_and_deviations_of_blocks(b0, cut):
+    ends = [find_output(b0, block) for block in list_blocks(b0)]
+    model = keras.Model(b0.input, pool_blocks(b0, cut))
+    images = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    pooled = model.predict(images, verbose=0)
+    outputs = get_part(b0, IMAGE, *ends, TOP).predict(images, verbose=0)
+    expected = [
+        part
+        for x in outputs
+        for part in (x.mean((1, 2)), np.sqrt(x.var((1, 2)) + 1e-6))
+    ]
+    np.testing.assert_allclose(
+        pooled, np.concatenate(expected, axis=1), rtol=1e-3, atol=1e-4
     )
+    architecture = describe_backbone(b0)
+    assert architecture.widths == [part.shape[1] for part in expected]
+    last = b0.predict(images, verbose=0)
+    np.testing.assert_allclose(pooled[:, architecture.last], last, rtol=1e-4)
+    if cut:
+        front = get_part(model, IMAGE, FRONT).predict(images, verbose=0)
+        assert front.shape[1] == architecture.count_pooled(cut)
+        np.testing.assert_allclose(pooled[:, : front.shape[1]], front)
 
 
-def test_copies_make_no_head_certain():
-    """Each image lies there twice; the labels are drawn at random."""
-    rng = np.random.default_rng(1)
-    features = np.repeat(rng.normal(size=(60, 20)), 2, axis=0)
-    labels = np.repeat(rng.integers(3, size=60), 2)
-    alone, together = (
-        start_logits(features.astype(np.float32), labels, sets).std()
-        for sets in (np.arange(120), np.arange(120) // 2)
+def test_pooled_outputs_have_a_slope_where_nothing_varies(b0):
+    """The last activations of small images have one position."""
+    tensorflow = pytest.importorskip("tensorflow")
+    x = tensorflow.zeros((1, 32, 32, 3))
+    model = keras.Model(b0.input, pool_blocks(b0))
+    with tensorflow.GradientTape() as tape:
+        tape.watch(x)
+        total = tensorflow.reduce_sum(model(x, training=False))
+    assert np.isfinite(tape.gradient(total, x).numpy()).all()
+
+
+def test_a_wide_head_joined_in_front_of_a_cut_is_the_same_model(b0):
+    plan = make_plan(b0, 3, tap_kept=True)
+    size = sum(describe_backbone(b0).widths)
+    head = build_head(size, 3, 0.0)
+    model = join_head(b0, head, plan.cut)
+    images = RNG.integers(0, 256, (3, 32, 32, 3), np.uint8)
+    expected = get_part(model, IMAGE, LOGITS).predict(images, verbose=0)
+    kept = get_part(model, IMAGE, plan.cut, FRONT).predict(images, verbose=0)
+    assert kept[1].shape == (3, plan.pooled)
+    suffix = get_suffix(model, plan.cut)
+    for part in (suffix, fold_normalization(suffix)):
+        found = part.predict(kept, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_same_wide_model_has_the_same_bytes(b0, tmp_path):
+    size = sum(describe_backbone(b0).widths)
+    head = build_head(size, 3, 0.0)
+    one, two = (tmp_path / f"{x}.keras" for x in ("one", "two"))
+    for path in (one, two):
+        save_model(join_head(b0, head, find_tap(b0)), path)
+    assert one.read_bytes() == two.read_bytes()
+    model = load_model(one, (32, 32, 3), 3)
+    images = RNG.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    expected = join_head(b0, head).predict(images, verbose=0)
+    np.testing.assert_allclose(
+        model.predict(images, verbose=0), expected, rtol=1e-3, atol=1e-5
     )
-    assert together < 0.5 * alone
-
-
-@pytest.mark.parametrize("sets", [np.arange(30), np.zeros(30, int)])
-def test_a_head_starts_where_there_is_little_to_start_from(sets):
-    features, labels = make_classes(30, spread=3)
-    logits = start_logits(features, labels, sets, classes=4)
-    assert np.isfinite(logits).all()
-    assert np.mean(logits.argmax(axis=1) == labels) > 0.9
-
-
-def test_a_head_that_is_never_wrong_does_not_start_certain():
-    """Features that hardly vary within classes give logits of thousands."""
-    features, labels = make_classes(60, spread=1000)
-    logits = start_logits(features, labels, np.arange(60))
-    assert np.all(logits.argmax(axis=1) == labels)
-    assert 3 < np.ptp(logits, axis=1).mean() < 30
 
 
 @pytest.mark.slow
@@ -460,11 +486,10 @@ def write_without_our_layers(path):
     ],
     ids=["climbing", "absolute", "lambda", "cut", "text", "classes", "layers"],
 )
-def test_a_strange_head_is_refused(tmp_path, write, words):
+def test_a_strange_head_is_refused(b0, tmp_path, write, words):
     path = tmp_path / "head.keras"
     save_model(build_head(1280, 3, 0.2), path)
     write(path)
     with pytest.raises(InputError) as refusal:
-        backbone = keras.Model(image := keras.Input((1280,)), image)
-        join_head(backbone, load_model(path, (1280,), 3))
+        join_head(b0, load_model(path, (1280,), 3))
     assert words in str(refusal.value) and "\n" not in str(refusal.value)

@@ -115,7 +115,7 @@ def changing(reproduced, tmp_path_factory):
 # what it notices.
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [row for row in RERUNS if {"head__dropout", "evaluate__top_k"} & {*row[0]}],
+    [row for row in RERUNS if {"head__features", "evaluate__top_k"} & {*row[0]}],
     ids=lambda x: "-".join(x),
 )
 def test_a_change_reruns_what_depends_on_it(changing, change, expected):
@@ -372,6 +372,38 @@ def test_no_module_imports_itself_by_way_of_others():
     """Inside a room as well."""
     graph = {file: list_imports(file) for file in ROOT.glob("thaw/**/*.py")}
     TopologicalSorter(graph).prepare()  # raises CycleError, naming them
+
+
+def test_a_head_on_all_blocks_is_solved_and_fine_tuned(reproduced, tmp_path):
+    """`head.features: all`, the default; the other runs take `last`."""
+    project = reproduced.copy(tmp_path / "project")
+    project.set(head__features="all", finetune__blocks=3)
+    ran = project.repro()
+    assert ran[:1] == ["check"] and "extract" not in ran
+    folder = project.folder
+    details = json.loads((folder / "metrics/details/head.json").read_text())
+    assert details["epochs"] == 0 and details["temperature"] == 1.0
+    held_out = np.load(folder / "data/heldout/train.npy")
+    labels = np.load(folder / "data/prepared/train/labels.npy")
+    assert details["left_out"]["accuracy"] == np.mean(
+        held_out.argmax(axis=1) == labels
+    )
+    program = """
+import json, keras, numpy
+model = keras.models.load_model("models/finetuned.keras")
+head = keras.models.load_model("models/head.keras")
+images = numpy.load("data/prepared/test/images.npy")
+found = model.predict(images, verbose=0)
+kept = numpy.load("metrics/probabilities/finetuned.npy")
+print(float(abs(found - kept).max()))
+pooled = numpy.load("data/features/pooled/test-0.npy")
+kept = numpy.load("metrics/probabilities/head.npy")
+print(float(abs(head.predict(pooled, verbose=0) - kept).max()))
+"""
+    done = project.run(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert max(map(float, done.stdout.split()[-2:])) < 1e-3
+    assert "closed form" in (folder / "report.html").read_text()
 
 
 def test_thaw_imports_no_stage():

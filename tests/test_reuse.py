@@ -282,7 +282,7 @@ def list_names(stage):
     ("stage", "path"),
     [
         ("prepare", "data/prepared/train/images.npy"),
-        ("extract", "data/features/avg_pool/train-0.npy"),
+        ("extract", "data/features/pooled/train-0.npy"),
     ],
 )
 def test_a_byte_that_flips_in_the_cache_reaches_no_result(

@@ -11,7 +11,7 @@ from networks import make_training, new_checkpoint
 from samples import AUGMENT, DIGESTS, IMAGES, LABELS, ROWS, STILL
 
 from thaw.data.activations import Features
-from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.data.efficientnet import IMAGE, LAST, LOGITS, POOLED
 from thaw.data.views import augment_images, gather_views
 from thaw.files.text import write_json
 from thaw.frozen.backbone import keep_backbone
@@ -23,9 +23,15 @@ from thaw.network.backend import keras, make_deterministic
 from thaw.network.folding import fold_normalization
 from thaw.network.head import build_head, join_head
 from thaw.network.model_file import save_model
-from thaw.network.parts import get_part
+from thaw.network.parts import get_part, get_suffix
 from thaw.network.plan import CACHED, STREAMED
-from thaw.network.thawing import apply_plan, find_tap, make_plan
+from thaw.network.pooling import pool_blocks
+from thaw.network.thawing import (
+    apply_plan,
+    describe_backbone,
+    find_tap,
+    make_plan,
+)
 from thaw.stage.checkpoints import Checkpoint
 from thaw.train.advice import advise
 from thaw.train.batches import Batches, feed
@@ -33,7 +39,8 @@ from thaw.train.callbacks import Narrator, Validation
 from thaw.train.choice import is_better, limit_loss
 from thaw.train.inputs import open_inputs
 from thaw.train.loop import SLOWER, train_model, train_thawed
-from thaw.train.recipe import Recipe, weigh_classes
+from thaw.train.recipe import Recipe
+from thaw.train.weights import weigh_classes, weigh_images
 
 RNG = np.random.default_rng(0)
 
@@ -82,8 +89,9 @@ def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
     plan = make_plan(b0, blocks, tap_kept=True)
     rows = dict.fromkeys(("train", "validation"), 24)
     images = {s: gather_views(dataset, s, AUGMENT) for s in rows}
-    layers = {plan.cut: "float16", POOLED: "float32"}
-    network = freeze_model(get_part(b0, IMAGE, *layers), "float32", "uint8")
+    layers = {plan.cut: "float16", POOLED: "float16"}
+    pooled = keras.Model(b0.input, pool_blocks(b0))
+    network = freeze_model(get_part(pooled, IMAGE, *layers), "float32", "uint8")
     kept_pass = FrozenPass(network, layers, rows, 2, images, "writing")
     kept_pass.write(Checkpoint(tmp_path))
     write_json(
@@ -97,25 +105,32 @@ def test_streamed_and_kept_inputs_agree(b0, dataset, tmp_path, blocks):
         },
     )
     keep_backbone(b0, "float32", tmp_path)
-    rest = (dataset, Features(tmp_path), tmp_path, 2, AUGMENT)
+    columns, _ = describe_backbone(b0).pick_columns("all")
+    rest = (dataset, Features(tmp_path), tmp_path, 2, AUGMENT, columns)
     kept = open_inputs(plan, *rest)
     streamed = open_inputs(replace(plan, activations=STREAMED), *rest)
     which, views = np.array([3, 0, 21, 3]), np.array([1, 0, 1, 0])
     for split, view in {"train": views, "validation": views * 0}.items():
-        a, b = (
-            inputs[split](which, view).astype("float32")
-            for inputs in (kept, streamed)
+        (a, front), (b, other) = (
+            inputs[split](which, view) for inputs in (kept, streamed)
         )
+        a, b = a.astype("float32"), b.astype("float32")
         assert a.shape == (4, *plan.cut_shape)
         assert np.linalg.norm(a - b) < 2e-3 * np.linalg.norm(b)
+        assert front.shape == (4, plan.pooled)
+        assert np.array_equal(front, other)
+    last, _ = describe_backbone(b0).pick_columns("last")
+    alone = open_inputs(plan, *rest[:-1], last)["train"](which, views)
+    assert alone.shape == (4, *plan.cut_shape)
     assert not np.allclose(
-        streamed["train"](which, views), streamed["train"](which, views * 0)
+        streamed["train"](which, views)[0],
+        streamed["train"](which, views * 0)[0],
     )
 
 
 def test_a_network_without_frozen_part_is_fed_with_images(b0, dataset):
     plan = make_plan(b0, "all", tap_kept=True)
-    inputs = open_inputs(plan, dataset, None, "", 2, AUGMENT)
+    inputs = open_inputs(plan, dataset, None, "", 2, AUGMENT, slice(0, 99))
     views = np.arange(24) % 2
     assert np.array_equal(
         inputs["train"](ROWS, views),
@@ -168,7 +183,7 @@ def test_training_changes_exactly_the_planned_layers(b0, tmp_path):
     before = {w.path: w.numpy() for w in model.weights}
     checkpoint = b0.get_weights()
     training = train_model(
-        get_part(model, plan.cut, LOGITS),
+        get_suffix(model, plan.cut),
         batches(1),
         batches(None),
         Recipe("finetune", epochs=3, learning_rate=1e-3, warmup_epochs=1),
@@ -215,13 +230,14 @@ def test_training_from_the_cache_and_streaming_agree(
             tmp_path / "kept",
             1,
             still,
+            describe_backbone(b0).last,
         )
         train, validation = (
             Batches(inputs[split], LABELS, 1, 8, seed)
             for split, seed in {"train": 3, "validation": None}.items()
         )
         train_model(
-            fold_normalization(get_part(model, plan.cut, LOGITS)),
+            fold_normalization(get_suffix(model, plan.cut)),
             train,
             validation,
             Recipe("finetune", epochs=4, learning_rate=1e-3),
@@ -271,7 +287,7 @@ def train_from(suffix, batches, folder, **options):
 @pytest.mark.slow
 def test_training_recovers_from_a_start_worse_than_guessing(b0, tmp_path):
     plan, model, batches = make_training(b0, 1)
-    suffix = get_part(model, plan.cut, LOGITS)
+    suffix = get_suffix(model, plan.cut)
     model.get_layer(LOGITS).bias.assign([400.0, 0.0, 0.0])
     training = train_from(
         suffix, batches, tmp_path, epochs=6, learning_rate=0.3
@@ -283,7 +299,7 @@ def test_training_recovers_from_a_start_worse_than_guessing(b0, tmp_path):
 def test_a_run_without_any_finite_loss_is_lost(b0, tmp_path):
     _, model, batches = make_training(b0, 0)
     training = train_model(
-        get_part(model, POOLED, LOGITS),
+        get_part(model, LAST, LOGITS),
         batches(1),
         batches(None),
         Recipe("head", epochs=2, learning_rate=1e38),
@@ -296,7 +312,7 @@ def test_a_run_without_any_finite_loss_is_lost(b0, tmp_path):
 def test_a_diverged_run_stops_and_keeps_the_start(b0, tmp_path, monkeypatch):
     monkeypatch.setattr("thaw.train.loop.STEPS_BEYOND", 0)
     plan, model, batches = make_training(b0, 1)
-    suffix = get_part(model, plan.cut, LOGITS)
+    suffix = get_suffix(model, plan.cut)
     before = suffix.get_weights()
     training = train_from(
         suffix, batches, tmp_path, epochs=5, learning_rate=10.0
@@ -388,7 +404,7 @@ def test_folded_blocks_train_in_mixed_precision(b0, tmp_path):
     losses = {}
     for mixed in (False, True):
         plan, model, batches = make_training(b0, 1)
-        suffix = fold_normalization(get_part(model, plan.cut, LOGITS))
+        suffix = fold_normalization(get_suffix(model, plan.cut))
         training = train_from(
             suffix,
             batches,
@@ -404,7 +420,7 @@ def test_folded_blocks_train_in_mixed_precision(b0, tmp_path):
 
 def test_a_training_step_is_traced_once(b0, tmp_path, monkeypatch):
     plan, model, batches = make_training(b0, 0)
-    suffix = get_part(model, plan.cut, LOGITS)
+    suffix = get_suffix(model, plan.cut)
     step, traced = type(suffix).train_step, []
 
     def train_step(self, data):
@@ -427,7 +443,7 @@ def test_the_last_epoch_is_kept_or_the_start(b0, tmp_path, monkeypatch):
     monkeypatch.setattr(Validation, "measure", measure)
     for epochs in (2, 0):
         plan, model, batches = make_training(b0, 1)
-        suffix = get_part(model, plan.cut, LOGITS)
+        suffix = get_suffix(model, plan.cut)
         before = suffix.get_weights()
         training = train_from(
             suffix, batches, tmp_path, epochs=2, learning_rate=1e-3
@@ -575,6 +591,8 @@ def test_balanced_classes_weigh_the_same():
     total = [weights[label] * (labels == label).sum() for label in range(3)]
     assert total == pytest.approx([10 / 3] * 3)
     assert weigh_classes(labels, "none") is None
+    assert (weigh_images(labels, "none") == 1).all()
+    assert weigh_images(labels, "balanced").sum() == pytest.approx(len(labels))
 
 
 @pytest.mark.slow

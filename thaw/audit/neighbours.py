@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from thaw.audit.opinions import Labels
 from thaw.data.rows import gather_rows, iterate_blocks
-from thaw.network.rounds import Labels
 
 VOTERS = 10
 SHOWN = 3  # of the suggested class

@@ -1,25 +1,19 @@
 """What heads say of labels that they were not fitted to."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from thaw.data.rows import iterate_blocks
-from thaw.network.rounds import Labels, Round, calibrate_round, fit_round
-
-REPEATS = 3  # times that the pictures are dealt to folds anew
-
 
 @dataclass(frozen=True)
 class Opinions:
-    """Mean probabilities by the heads that a picture was held out from.
+    """Probabilities by the head that a picture was left out of.
 
     Attributes:
         given: (n,) int, the label that the picture has.
-        probability: (n,), of that label; NaN where a head was fitted to no
-            other picture of the class, so that it can't tell.
+        probability: (n,), of that label; NaN if no other picture of the class
+            was trained on.
         suggested: (n,) int, the likeliest other label.
         suggested_probability: (n,), of that.
     """
@@ -58,51 +52,45 @@ class Opinions:
         return likelier & enough
 
 
-def judge_labels(
-    features: Sequence[np.ndarray], labels: Labels, folds: int
-) -> Opinions:
-    """Has heads judge the pictures that they were not fitted to.
+@dataclass(frozen=True)
+class Labels:
+    """The labels to judge, rows of all splits one behind the other.
 
-    Pictures of train and validation are dealt to folds; the heads of one fold
-    are fitted to all others. Test is judged by heads fitted to all of these.
+    Attributes:
+        given: (n,) int.
+        sets: (n,) int, of pictures that are left out together.
+        trained: (n,) bool, those that heads are fitted to.
+        tested: (n,) bool, those of test.
+    """
+
+    given: np.ndarray
+    sets: np.ndarray
+    trained: np.ndarray
+    tested: np.ndarray
+
+    def can_judge(self) -> np.ndarray:
+        """(n,) bool: whether another set that was trained on has the label."""
+        kept = np.stack([self.given, self.sets], axis=1)[self.trained]
+        size = 1 + self.given.max()
+        sets_of = np.bincount(np.unique(kept, axis=0)[:, 0], minlength=size)
+        return sets_of[self.given] - self.trained > 0
+
+
+def judge_labels(logits: np.ndarray, labels: Labels) -> Opinions:
+    """What a head says that no picture was fitted to when it was judged.
 
     Args:
-        features: (rows, size) of each split, mapped.
-        labels: of all rows.
-        folds: 2 or more.
+        logits: (n, classes) of all rows: of the head that a training image was
+            left out of, with its copies and its group.
+        labels: of the rows.
     """
-    rounds = [
-        fit_round(features, labels, folds, seed) for seed in range(REPEATS)
-    ]
-    known = np.all([each.know(labels.given) for each in rounds], axis=0)
-    temperature = calibrate_round(
-        rounds[0], features, labels.given, known & ~labels.tested
-    )
-    parts = []
-    for place, block in iterate_blocks(features):
-        rows = np.arange(place.start, place.stop)
-        mean = average_rounds(rounds, rows, block, temperature)
-        parts.append(split_opinion(mean, labels.given[rows]))
-    given, suggested, suggested_probability = map(
-        np.concatenate, zip(*parts, strict=True)
-    )
-    probability = np.where(known, given, np.nan)
-    return Opinions(labels.given, probability, suggested, suggested_probability)
-
-
-def average_rounds(
-    rounds: Sequence[Round],
-    rows: np.ndarray,
-    features: np.ndarray,
-    temperature: float,
-) -> np.ndarray:
-    """Mean probabilities (len(rows), classes) of all rounds."""
     from scipy.special import softmax
 
-    return sum(
-        softmax(each.score(rows, features) / temperature, axis=1)
-        for each in rounds
-    ) / len(rounds)
+    given, suggested, suggested_probability = split_opinion(
+        softmax(logits.astype(np.float64), axis=1), labels.given
+    )
+    probability = np.where(labels.can_judge(), given, np.nan)
+    return Opinions(labels.given, probability, suggested, suggested_probability)
 
 
 def split_opinion(

@@ -34,9 +34,7 @@ def main(
     )
     shown = list(islice(rows, top))
     if not shown:
-        raise InputError(
-            f"{AUDIT} has no such image; audit.folds: 0 leaves it empty"
-        )
+        raise InputError(f"{AUDIT} has no such image")
     say_rows(shown)
 
 

@@ -131,7 +131,7 @@ class Features:
 
     @property
     def size(self) -> int:
-        """Channels of the pooled features."""
+        """Columns of the pooled outputs."""
         return open_activations(self.folder, POOLED, "train", 0).shape[1]
 
     @property
@@ -159,8 +159,15 @@ class Features:
         """(n, *shape) of each view, mapped."""
         return self.gather(layer, split, self.views).arrays
 
-    def gather(self, layer: str, split: str, views: int) -> "KeptViews":
-        return gather_kept(self.folder, layer, split, views)
+    def gather(
+        self,
+        layer: str,
+        split: str,
+        views: int,
+        columns: slice = slice(None),
+    ) -> "KeptViews":
+        paths = list_paths(self.folder, layer, split, views)
+        return KeptViews(paths, columns)
 
 
 class KeptViews:
@@ -168,17 +175,19 @@ class KeptViews:
 
     Args:
         paths: of the array of each view.
+        columns: of each row, its first axis.
     """
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[Path], columns: slice = slice(None)):
         self.paths = [path.absolute() for path in paths]
+        self.columns = columns
 
     @cached_property
     def arrays(self) -> list[np.ndarray]:
-        return [open_array(path) for path in self.paths]
+        return [open_array(path)[:, self.columns] for path in self.paths]
 
     def __getstate__(self) -> dict:
-        return {"paths": self.paths}
+        return {"paths": self.paths, "columns": self.columns}
 
     def __call__(
         self, rows: np.ndarray, view_numbers: np.ndarray

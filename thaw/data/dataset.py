@@ -17,6 +17,9 @@ from thaw.files.text import read_json
 # views, kept or computed (n, *shape).
 Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+# As `Gather`, but may give several arrays of each row.
+GatherAll = Callable[[np.ndarray, np.ndarray], np.ndarray | tuple]
+
 
 class PortableGather(Protocol):
     """A `Gather` that reads rows in one place and makes views in another."""

@@ -54,5 +54,6 @@ def get_image_size(name: str, image_size: int | None) -> int:
 
 
 IMAGE = "image"  # the input of a backbone
-POOLED = "avg_pool"  # its output, and the input of a head
+POOLED = "pooled"  # what all of its blocks say of an image: the input of a head
+LAST = "avg_pool"  # what its last layer says alone
 LOGITS = "logits"  # a head's output before softmax

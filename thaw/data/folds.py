@@ -1,4 +1,4 @@
-"""Pictures that belong together, dealt to folds as a whole."""
+"""Pictures that belong together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -45,25 +45,3 @@ def join_pictures(*keys: Sequence[str]) -> np.ndarray:
         (np.ones(len(shared)), (pictures, shared)), shape=(nodes, nodes)
     )
     return connected_components(graph, directed=False)[1][:count]
-
-
-def deal_folds(
-    labels: np.ndarray, sets: np.ndarray, folds: int, seed: int
-) -> np.ndarray:
-    """Deals sets to folds, each class evenly.
-
-    Args:
-        labels: (n,) int; a set counts as its first picture's class.
-        sets: (n,) int, from `join_pictures`.
-        folds: how many there are.
-        seed: of the order within a class.
-
-    Returns:
-        (n,) int, the fold of each picture; a set lies in one.
-    """
-    _, first, member = np.unique(sets, return_index=True, return_inverse=True)
-    shuffled = np.random.default_rng(seed).permutation(len(first))
-    order = np.lexsort((shuffled, labels[first]))
-    fold = np.empty(len(first), int)
-    fold[order] = np.arange(len(first)) % folds
-    return fold[member]

@@ -25,7 +25,7 @@ ARCHITECTURE = "architecture.json"
 def keep_backbone(
     backbone: "keras.Model", precision: str, folder: Path
 ) -> None:
-    """Freezes a backbone, with an output behind each of its parts.
+    """Freezes a backbone: an output behind each part, and `POOLED`.
 
     Args:
         backbone: from `build_backbone`.
@@ -35,11 +35,14 @@ def keep_backbone(
     Raises:
         InputError: where the precision can't be had.
     """
+    from thaw.network.backend import keras
     from thaw.network.parts import get_part
+    from thaw.network.pooling import pool_blocks
     from thaw.network.thawing import describe_backbone
 
     architecture = describe_backbone(backbone)
-    part = get_part(backbone, IMAGE, *architecture.outputs)
+    pooled = keras.Model(backbone.input, pool_blocks(backbone))
+    part = get_part(pooled, IMAGE, *architecture.outputs)
     network = freeze_model(part, precision, "uint8")
     (folder / NETWORK).mkdir()
     network.write(folder / NETWORK)

@@ -1,17 +1,19 @@
-"""Trained models as frozen networks: what `evaluate` runs.
+"""Trained models as `evaluate` runs them, without Keras.
 
-`finetune`, which has Keras, freezes them. Of the fine-tuned model it freezes
-what training may have changed; the backbone in data/features has the rest.
+`finetune`, which has Keras, keeps them: their heads as arrays and, of the
+fine-tuned one, what training may have changed. The backbone in data/features
+has the rest.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thaw.data.activations import Features
-from thaw.data.efficientnet import IMAGE, POOLED
-from thaw.frozen.backbone import read_frozen
+from thaw.data.efficientnet import IMAGE, LAST, POOLED
+from thaw.frozen.backbone import read_architecture, read_frozen
 from thaw.frozen.engines import freeze_model, read_network
 from thaw.frozen.network import FrozenNetwork
+from thaw.linear.affine import Affine
 from thaw.network.plan import Plan
 
 if TYPE_CHECKING:  # what reads them needs no Keras
@@ -27,63 +29,75 @@ def keep_models(
     finetuned: "keras.Model",
     plan: Plan,
 ) -> None:
-    """Writes what `read_models` reads.
+    """Writes what `read_heads` and `read_thawed` read.
 
     Args:
         folder: that it is written to.
         features: data/features.
-        head: from pooled features to probabilities.
+        head: from pooled outputs to probabilities.
         finetuned: from `join_head`, whatever of it was trained by the plan.
         plan: of the fine-tuned model.
     """
-    networks = {
-        HEAD: freeze_model(head, "float32", "float32", start=POOLED),
-        FINETUNED: freeze_thawed(finetuned, plan, read_frozen(features)),
-    }
-    for name, network in networks.items():
+    from thaw.network.head import read_affine
+
+    for name, model in ((HEAD, head), (FINETUNED, finetuned)):
         (folder / name).mkdir()
-        network.write(folder / name)
+        read_affine(model).write(folder / name)
+    network = freeze_thawed(finetuned, plan, read_frozen(features))
+    network.write(folder / FINETUNED)
 
 
 def freeze_thawed(
     model: "keras.Model", plan: Plan, frozen: FrozenNetwork
 ) -> FrozenNetwork:
-    """What is behind the plan's cut; all of it where the engines differ."""
-    from thaw.network.gradcam import add_heat
-    from thaw.network.parts import get_part
+    """What is behind the plan's cut; all of it where the engines differ.
 
-    model = add_heat(model)
+    Its outputs are those of the last convolution, and pooled outputs: those
+    from behind the cut, or all of what the head takes.
+    """
+    from thaw.network.backend import keras
+    from thaw.network.parts import has_layer
+    from thaw.network.pooling import BACK, TOP
+
+    names = [TOP, POOLED if has_layer(model, POOLED) else LAST]
     if plan.cut != IMAGE:
-        start = plan.cut if plan.cut != POOLED else list(frozen.layers)[-2]
-        part = get_part(model, start, *model.output_names)
-        behind = freeze_model(part, "float32", "float32", start=start)
-        if behind.kind == frozen.kind:
-            return behind
-    return freeze_model(model, "float32", "uint8")
+        # The top is needed for its last convolution, whatever trained.
+        *_, block, _, _ = frozen.layers
+        cut = block if plan.cut == POOLED else plan.cut
+        behind = [TOP, BACK if has_layer(model, BACK) else LAST]
+        part = keras.Model(
+            model.get_layer(cut).output,
+            [model.get_layer(name).output for name in behind],
+        )
+        network = freeze_model(part, "float32", "float32", start=cut)
+        if network.kind == frozen.kind:
+            return network
+    outputs = [model.get_layer(name).output for name in names]
+    whole = keras.Model(model.input, outputs)
+    return freeze_model(whole, "float32", "uint8")
 
 
-def read_models(
-    folder: str | Path, features: Features
-) -> dict[str, FrozenNetwork]:
-    """Both models as networks, each from what is there of the test images.
+def read_heads(folder: str | Path) -> dict[str, Affine]:
+    """`HEAD` and `FINETUNED`, as arrays."""
+    return {name: Affine.read(Path(folder, name)) for name in (HEAD, FINETUNED)}
+
+
+def read_thawed(folder: str | Path, features: Features) -> FrozenNetwork:
+    """The fine-tuned network, from what is there of the test images.
+
+    That is the tap where training left all before it as it was, else images.
 
     Args:
         folder: that `keep_models` wrote.
         features: data/features.
-
-    Returns:
-        `HEAD`, from pooled features to probabilities, and `FINETUNED`, to those
-        and to the heat of `add_heat`: from the tap where training left all
-        before it as it was, else from images.
     """
-    head, finetuned = (
-        read_network(Path(folder, name)) for name in (HEAD, FINETUNED)
-    )
+    network = read_network(Path(folder, FINETUNED))
     frozen = read_frozen(features.folder)
-    layers = [IMAGE, *frozen.layers]
-    start, tap = finetuned.start, features.tap
-    known = tap if tap and layers.index(tap) <= layers.index(start) else IMAGE
+    outputs = [IMAGE, *read_architecture(features.folder).outputs]
+    start, tap = network.start, features.tap
+    behind = tap and outputs.index(tap) <= outputs.index(start)
+    known = tap if tap and behind else IMAGE
     if known != start:
         dtype = "uint8" if known == IMAGE else "float32"
-        finetuned = frozen.take(known, start, dtype=dtype).join(finetuned)
-    return {HEAD: head, FINETUNED: finetuned}
+        network = frozen.take(known, start, dtype=dtype).join(network)
+    return network

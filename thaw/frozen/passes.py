@@ -13,7 +13,6 @@ from thaw.data.activations import (
     ActivationWriter,
     get_path,
     list_paths,
-    open_activations,
 )
 from thaw.data.blocks import Order, choose_block, count_before, find_starts
 from thaw.data.dataset import Gather, PortableGather
@@ -345,33 +344,3 @@ class FrozenPass:
             )
         say(f"{names} leaves float16's range: once more, in float32")
         return self.layers | dict.fromkeys(overflowed, "float32")
-
-
-def predict(
-    network: FrozenNetwork,
-    inputs: np.ndarray,
-    checkpoint: Checkpoint,
-    label: str,
-) -> list[np.ndarray]:
-    """What a network makes of the test split, in float32.
-
-    Args:
-        network: any.
-        inputs: (n, *shape).
-        checkpoint, label: as `FrozenPass` has them.
-
-    Returns:
-        Each output of the network, (n, *shape).
-    """
-    FrozenPass(
-        network,
-        dict.fromkeys(network.layers, "float32"),
-        rows={"test": len(inputs)},
-        views=1,
-        gather={"test": lambda rows, view_numbers: inputs[rows]},
-        label=label,
-    ).write(checkpoint)
-    return [
-        np.array(open_activations(checkpoint.folder, layer, "test", view=0))
-        for layer in network.layers
-    ]

@@ -145,6 +145,11 @@ def save_model(
             written.writestr(zipfile.ZipInfo(INFO_MEMBER), text)
 
 
+# What no two files of one model have alike, and what nothing that reads them
+# uses.
+DROPPED = {"date_saved", "shared_object_id", "compile_config"}
+
+
 def _drop_volatile(value):
     if isinstance(value, list):
         return [_drop_volatile(item) for item in value]
@@ -152,6 +157,6 @@ def _drop_volatile(value):
         return {
             key: _drop_volatile(item)
             for key, item in value.items()
-            if key not in ("date_saved", "shared_object_id")
+            if key not in DROPPED
         }
     return value

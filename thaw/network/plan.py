@@ -32,6 +32,7 @@ class Plan:
         cut_shape: of one activation there.
         activations: where they come from, one of the constants above.
         trainable_parameters, frozen_parameters: of the backbone.
+        pooled: columns of the pooled outputs that come from before the cut.
     """
 
     backbone: str
@@ -42,6 +43,7 @@ class Plan:
     activations: str
     trainable_parameters: int
     frozen_parameters: int
+    pooled: int
 
     def write(self, path: str | Path) -> None:
         write_json(path, asdict(self))
@@ -104,8 +106,37 @@ class Architecture:
 
     @property
     def outputs(self) -> list[str]:
-        """Of each part, the layer that ends it; the last one is `POOLED`."""
-        return [part.output for part in self.parts]
+        """Of each part, the layer that ends it, and `POOLED` behind all."""
+        return [*(part.output for part in self.parts), POOLED]
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns of the pooled outputs: of each block, and of the top, the
+        means of its channels, then their deviations."""
+        return [part.shape[-1] for part in self.parts[1:] for _ in range(2)]
+
+    @property
+    def last(self) -> slice:
+        """The columns that are `LAST`."""
+        width, end = self.widths[-1], sum(self.widths)
+        return slice(end - 2 * width, end - width)
+
+    def pick_columns(self, features: str) -> tuple[slice, list[int]]:
+        """Columns of the pooled outputs, and how many each part of them has.
+
+        Args:
+            features: "all" or "last", as in the section `head`.
+        """
+        if features == "last":
+            return self.last, self.widths[-1:]
+        return slice(0, sum(self.widths)), self.widths
+
+    def count_pooled(self, cut: str) -> int:
+        """Columns of the pooled outputs that come from before a layer."""
+        if cut == IMAGE:
+            return 0
+        before = self.outputs.index(cut)  # of parts; the stem has no columns
+        return sum(self.widths[: 2 * before])
 
     def is_behind(self, layer: str, other: str) -> bool:
         """Whether of two ends of parts one comes after the other."""
@@ -128,7 +159,8 @@ class Architecture:
         frozen, thawed = [stem, *middle][: -count or None], middle[-count:]
         if count == 0:
             thawed, trained = [], []
-            cut, shape, activations = POOLED, top.shape, POOLED_FEATURES
+            cut, activations = POOLED, POOLED_FEATURES
+            shape = [sum(self.widths)]
         elif blocks == "all":
             trained = self.parts
             shape = [self.image_size, self.image_size, 3]
@@ -155,6 +187,7 @@ class Architecture:
             activations=activations,
             trainable_parameters=trainable,
             frozen_parameters=self.parameters - trainable,
+            pooled=self.count_pooled(cut),
         )
 
     def write(self, path: str | Path) -> None:

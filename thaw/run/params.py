@@ -104,18 +104,13 @@ class Extract(Section):
 
 
 class Head(Section):
+    features: Literal["all", "last"]
     epochs: Count
     learning_rate: Rate
     batch_size: Count
     dropout: Dropout
     l2: L2
     class_weight: ClassWeight
-
-
-class Audit(Section):
-    folds: Annotated[
-        int, Field(ge=0, le=20, description="0, or a whole number, 2 to 20")
-    ]
 
 
 class Finetune(Section):
@@ -152,7 +147,6 @@ class Params(Section):
     augment: Augment
     extract: Extract
     head: Head
-    audit: Audit
     finetune: Finetune
     evaluate: Evaluate
     export: Export
@@ -321,8 +315,6 @@ def _find_contradictions(params: Params) -> Iterator[str]:
             "whatever backbone.weights says"
         )
     yield from _check_prepare(params.prepare)
-    if params.audit.folds == 1:
-        yield "audit.folds is 1; allowed: 0, or a whole number, 2 to 20"
     finetune = params.finetune
     name, blocks = params.backbone.name, VARIANTS[params.backbone.name].blocks
     if isinstance(finetune.blocks, int) and finetune.blocks > blocks:

@@ -6,7 +6,7 @@ from itertools import count
 
 import numpy as np
 
-from thaw.data.dataset import Gather
+from thaw.data.dataset import GatherAll
 from thaw.data.splits import TRAINED
 from thaw.network.backend import keras
 from thaw.train.distribution import pick_own_rows
@@ -33,7 +33,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        gather: Gather,
+        gather: GatherAll,
         labels: np.ndarray,
         views: int,
         batch_size: int,
@@ -73,12 +73,14 @@ class Batches(keras.utils.PyDataset):
         spread = keras.distribution.distribution() is not None
         rows = pick_own_rows(rows) if spread else rows
         views = (self._first_view[rows] + epoch) % self.views
-        x = self.gather(rows, views).astype(np.float32)
+        x = keras.tree.map_structure(
+            lambda part: part.astype(np.float32), self.gather(rows, views)
+        )
         return (labels, x) if spread else x, labels
 
 
 def open_batches(
-    gather: Mapping[str, Gather],
+    gather: Mapping[str, GatherAll],
     labels: Mapping[str, np.ndarray],
     views: int,
     batch_size: int,
@@ -115,9 +117,9 @@ def feed(batches: Batches):
         steps = count() if total is None else range(total)
         return map(batches.__getitem__, steps)
 
-    signature = tuple(
-        tensorflow.TensorSpec((None, *array.shape[1:]), array.dtype)
-        for array in batches[0]
+    signature = keras.tree.map_structure(
+        lambda x: tensorflow.TensorSpec((None, *x.shape[1:]), x.dtype),
+        batches[0],
     )
     length = batches.num_batches or tensorflow.data.INFINITE_CARDINALITY
     options = tensorflow.data.Options()

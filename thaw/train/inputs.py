@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from thaw.data.activations import Features, gather_kept
-from thaw.data.dataset import Dataset, Gather
-from thaw.data.efficientnet import IMAGE
+from thaw.data.dataset import Dataset, Gather, GatherAll
+from thaw.data.efficientnet import IMAGE, POOLED
 from thaw.data.splits import TRAINED
 from thaw.data.views import gather_views
 from thaw.frozen.backbone import take_frozen
@@ -22,8 +22,9 @@ def open_inputs(
     activations: str | Path,
     views: int,
     augment: dict,
-) -> Mapping[str, Gather]:
-    """Opens the activations at the cut, from where the plan has them.
+    columns: slice,
+) -> Mapping[str, GatherAll]:
+    """Opens what the thawed part takes, from where the plan has it.
 
     Args:
         plan: says where the activations at its cut come from.
@@ -33,11 +34,43 @@ def open_inputs(
         activations: the folder data/activations.
         views: of each training image.
         augment: the keywords of `augment_images`.
+        columns: of the pooled outputs, that the head takes.
 
     Returns:
-        For train and validation, what gathers activations.
+        For train and validation, what gathers activations at the cut and, if
+        the head takes any from before it, pooled outputs.
     """
-    if plan.activations in (POOLED_FEATURES, TAP):
+    if plan.activations == POOLED_FEATURES:
+        return {s: features.gather(POOLED, s, views, columns) for s in TRAINED}
+    front = range(plan.pooled)[columns]
+    behind = open_cut(plan, dataset, features, activations, views, augment)
+    if not front:
+        return behind
+    kept = slice(front.start, front.stop)
+    return {
+        s: pair(behind[s], features.gather(POOLED, s, views, kept))
+        for s in TRAINED
+    }
+
+
+def pair(first: Gather, second: Gather) -> GatherAll:
+    """What gathers both."""
+    return lambda rows, view_numbers: (
+        first(rows, view_numbers),
+        second(rows, view_numbers),
+    )
+
+
+def open_cut(
+    plan: Plan,
+    dataset: Dataset,
+    features: Features,
+    activations: str | Path,
+    views: int,
+    augment: dict,
+) -> Mapping[str, Gather]:
+    """Opens the activations at the cut; arguments of `open_inputs`."""
+    if plan.activations == TAP:
         return {s: features.gather(plan.cut, s, views) for s in TRAINED}
     if plan.activations == CACHED:
         return {

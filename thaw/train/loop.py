@@ -1,7 +1,7 @@
 """The one training loop of `head` and `finetune`."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from thaw.train.recipe import (
     L2FromStart,
     Recipe,
     train_in_bfloat16,
-    weigh_classes,
 )
+from thaw.train.results import Training
+from thaw.train.weights import weigh_classes
 
 # A lost training of thawed blocks starts again, once, at its rate over this.
 SLOWER = 3
@@ -33,31 +34,6 @@ SLOWER = 3
 # photographs these are many epochs: eight blocks of B4 were there for 36 steps,
 # and ended far better than they began.
 STEPS_BEYOND = 64
-
-
-@dataclass(frozen=True)
-class Training:
-    """What came of a training.
-
-    Attributes:
-        epochs: that the weights have seen; 0: they are those of the start.
-        scores: of these weights on validation, by `score_logits`.
-        logits: of these weights on validation, (n, classes).
-        start: the scores of the start; None where it is random or unknown.
-        learning_rate: the highest that it had.
-        lost: whether it was given up, or ended beyond the limit: `Validation`.
-        advice: a sentence on what to try next, or None.
-        curves: losses and accuracies, a row an epoch.
-    """
-
-    epochs: int
-    scores: dict[str, float]
-    logits: np.ndarray
-    start: dict[str, float] | None
-    learning_rate: float
-    lost: bool
-    advice: str | None
-    curves: list[dict]
 
 
 def train_thawed(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from thaw.network.backend import has_accelerator, keras
@@ -93,23 +92,6 @@ class L2FromStart(keras.regularizers.Regularizer):
 
     def __call__(self, x):
         return self.l2 * keras.ops.sum(keras.ops.square(x - self.start))
-
-
-def weigh_classes(labels: np.ndarray, class_weight: str) -> dict | None:
-    """What Keras's `fit` takes as class_weight.
-
-    Args:
-        labels: (n,) int, of the training images.
-        class_weight: "none" or "balanced", n / (classes * count of the class),
-            as scikit-learn has it.
-    """
-    if class_weight == "none":
-        return None
-    from sklearn.utils.class_weight import compute_class_weight
-
-    classes = np.unique(labels)
-    weights = compute_class_weight("balanced", classes=classes, y=labels)
-    return dict(zip(classes.tolist(), weights.tolist(), strict=True))
 
 
 def train_in_bfloat16(model: keras.Model, layers: list[keras.Layer]) -> None:

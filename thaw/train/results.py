@@ -1,6 +1,7 @@
 """What a stage that trains leaves beside its model: metrics, curves, words."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from thaw.files.text import write_json
 from thaw.linear.temperature import measure_losses
 from thaw.stage.environment import describe_environment
 from thaw.train.choice import SHIPPED_HEAD
-from thaw.train.loop import Training
 
 # Columns of the learning curves.
 CURVES = [
@@ -26,6 +26,31 @@ CURVES = [
 # Columns of what validation says, image by image: the loss is what
 # `measure_losses` gives after the model's own temperature.
 VALIDATION = ["id", "actual", "predicted", "loss"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of a training.
+
+    Attributes:
+        epochs: that the weights have seen; 0: they are those of the start.
+        scores: of these weights on validation, by `score_logits`.
+        logits: of these weights on validation, (n, classes).
+        start: the scores of the start; None where it is random or unknown.
+        learning_rate: the highest that it had; None without steps.
+        lost: whether it was given up, or ended beyond the limit: `Validation`.
+        advice: a sentence on what to try next, or None.
+        curves: losses and accuracies, a row an epoch.
+    """
+
+    epochs: int
+    scores: dict[str, float]
+    logits: np.ndarray
+    start: dict[str, float] | None = None
+    learning_rate: float | None = None
+    lost: bool = False
+    advice: str | None = None
+    curves: list[dict] = field(default_factory=list)
 
 
 def write_results(
