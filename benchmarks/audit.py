@@ -18,15 +18,14 @@ import numpy as np
 from benchmarks.claims.lab import SETS, SPLITS, Lab
 from benchmarks.project import ROOT
 from thaw.audit.neighbours import MOST_ASKED, find_neighbours
-from thaw.audit.opinions import Opinions, judge_labels
-from thaw.data.efficientnet import POOLED
+from thaw.audit.opinions import Labels, Opinions, judge_labels
+from thaw.data.efficientnet import LAST
 from thaw.data.folds import join_pictures
-from thaw.network.rounds import Labels
+from thaw.linear.ridge import fit_ridge
 
 SIZES = {"clothing": 224, "traffic-signs": 128, "sign-digits": 128}
 SHARE = 0.05  # of the labels
 SEEDS = 3
-FOLDS = 5
 FIRST = 50  # rows that somebody looks at
 
 
@@ -38,7 +37,7 @@ class Subject:
     """
 
     def __init__(self, lab: Lab):
-        gathered = lab.gather_all(POOLED, 1)
+        gathered = lab.gather_all(LAST, 1)
         self.features = [gathered[split].arrays[0] for split in SPLITS]
         given = [lab.open_labels(split) for split in SPLITS]
         index = [x for s in SPLITS for x in lab.dataset.read_index(s)]
@@ -46,14 +45,28 @@ class Subject:
             [entry["group"] for entry in index],
             [entry["copies"] for entry in index],
         )
-        tested = np.repeat([False, False, True], list(map(len, given)))
-        self.labels = Labels(np.concatenate(given), sets, tested, lab.classes)
+        split = np.repeat(np.arange(3), list(map(len, given)))
+        given = np.concatenate(given)
+        self.labels = Labels(given, sets, split == 0, split == 2)
+        self.classes = lab.classes
 
     def audit(self, given: np.ndarray) -> Opinions:
         """All that the stage computes, for these labels."""
         about = self.labels
-        labels = Labels(given, about.sets, about.tested, about.classes)
-        opinions = judge_labels(self.features, labels, FOLDS)
+        labels = Labels(given, about.sets, about.trained, about.tested)
+        size = self.features[0].shape[1]
+        trained = np.flatnonzero(about.trained)
+        head = fit_ridge(
+            self.features[:1],
+            slice(0, size),
+            [size],
+            given[trained],
+            about.sets[trained],
+            self.classes,
+        )
+        logits = [head.held_out]
+        logits += [head.score(x, slice(0, size)) for x in self.features[1:]]
+        opinions = judge_labels(np.concatenate(logits), labels)
         first = opinions.order[:MOST_ASKED]
         find_neighbours(self.features, labels, first, opinions.suggested[first])
         return opinions
@@ -61,7 +74,7 @@ class Subject:
     def find_confusions(self) -> np.ndarray:
         """(classes,) int: what each class is mistaken for."""
         opinions = self.audit(self.labels.given)
-        mistaken = np.zeros((self.labels.classes, self.labels.classes))
+        mistaken = np.zeros((self.classes, self.classes))
         pairs = opinions.given, opinions.suggested
         np.add.at(mistaken, pairs, opinions.suggested_probability)
         return mistaken.argmax(axis=1)

@@ -23,7 +23,9 @@ from thaw.frozen.engines import freeze_model
 from thaw.frozen.network import FrozenNetwork
 from thaw.frozen.openvino import convert_to_openvino
 from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras
 from thaw.network.parts import get_part
+from thaw.network.pooling import pool_blocks
 from thaw.network.thawing import find_tap
 
 COUNT = 2048
@@ -80,7 +82,8 @@ def run_benchmark_app(model: Path, precision: str, batch_size: int) -> float:
 def measure(options: argparse.Namespace) -> Iterator[list[str]]:
     size = options.image_size
     backbone = build_backbone("EfficientNetB0", "file", options.weights, size)
-    part = get_part(backbone, IMAGE, find_tap(backbone), POOLED)
+    pooled = keras.Model(backbone.input, pool_blocks(backbone))
+    part = get_part(pooled, IMAGE, find_tap(backbone), POOLED)
     images = load_photographs(options.data / "train", size)
     row = ["frozen passes, augmentation included"]
     with tempfile.TemporaryDirectory() as name:

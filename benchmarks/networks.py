@@ -28,7 +28,9 @@ from benchmarks.project import Project, run
 from thaw.data.efficientnet import IMAGE, POOLED, VARIANTS
 from thaw.frozen.engines import freeze_model
 from thaw.network.backbone import build_backbone
+from thaw.network.backend import keras
 from thaw.network.parts import get_part
+from thaw.network.pooling import pool_blocks
 from thaw.network.thawing import find_tap, list_blocks
 
 NETWORKS = [
@@ -48,7 +50,8 @@ def measure_pass(name: str) -> tuple[float, int, int]:
     """Images/s; bytes of the outputs of an image; half of the blocks."""
     size = VARIANTS[name].image_size
     backbone = build_backbone(name, None, "", size)
-    part = get_part(backbone, IMAGE, find_tap(backbone), POOLED)
+    pooled = keras.Model(backbone.input, pool_blocks(backbone))
+    part = get_part(pooled, IMAGE, find_tap(backbone), POOLED)
     network = freeze_model(part, "auto", "uint8")
     count = 4 * network.batch_size
     images = np.random.default_rng(0).integers(

@@ -35,7 +35,7 @@ from benchmarks.claims.lab import SPLITS, Lab, Photographs
 from benchmarks.guide import build_model
 from benchmarks.project import RECIPE, ROOT, Project, run
 from thaw.data.dataset import Dataset
-from thaw.data.efficientnet import POOLED
+from thaw.data.efficientnet import LAST, POOLED
 from thaw.data.splits import count_views
 from thaw.files.tables import read_table, write_table
 from thaw.files.text import write_json
@@ -116,9 +116,9 @@ def follow_guide(lab: Lab, seed: int) -> list[float]:
             )
             for split in ("train", "test")
         }
-        for layer, start in [(plan.cut, "image"), (POOLED, plan.cut)]
+        for layer, start in [(plan.cut, "image"), (LAST, plan.cut)]
     }
-    part = get_part(backbone, plan.cut, POOLED)
+    part = get_part(backbone, plan.cut, LAST)
     blocks = keras.Model(part.input, part.outputs[0])
     model = build_model(blocks, lab.classes)
     pooled = keras.Input(backbone.output_shape[1:])

@@ -115,7 +115,11 @@ def changing(reproduced, tmp_path_factory):
 # what it notices.
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [row for row in RERUNS if {"head__features", "evaluate__top_k"} & {*row[0]}],
+    [
+        row
+        for row in RERUNS
+        if {"head__features", "evaluate__top_k"} & {*row[0]}
+    ],
     ids=lambda x: "-".join(x),
 )
 def test_a_change_reruns_what_depends_on_it(changing, change, expected):

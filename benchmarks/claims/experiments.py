@@ -18,7 +18,7 @@ from benchmarks.claims.lab import (
     train_head,
 )
 from benchmarks.project import ROOT
-from thaw.data.efficientnet import POOLED
+from thaw.data.efficientnet import LAST
 from thaw.files.text import write_json
 from thaw.network.backend import keras
 from thaw.network.head import build_head
@@ -89,7 +89,7 @@ def try_range(bench: Bench) -> Iterator[Run]:
             for seed in SEEDS:
 
                 def do(lab=lab, change=change, seed=seed) -> dict:
-                    gather = lab.gather_all(POOLED, 1, **change)
+                    gather = lab.gather_all(LAST, 1, **change)
                     return bench.train_head(lab, seed, views=1, gather=gather)
 
                 yield Run(name, arm, seed, do)

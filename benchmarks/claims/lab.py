@@ -15,12 +15,13 @@ import numpy as np
 from benchmarks.project import Project
 from thaw.data.activations import KeptViews
 from thaw.data.dataset import Dataset, Gather
-from thaw.data.efficientnet import IMAGE, LOGITS, POOLED
+from thaw.data.efficientnet import IMAGE, LAST, LOGITS, POOLED
 from thaw.data.folds import find_sets
 from thaw.data.splits import count_views
 from thaw.data.views import gather_views
 from thaw.files.arrays import create_array
 from thaw.frozen.engines import freeze_model
+from thaw.linear.ridge import fit_ridge
 from thaw.linear.temperature import score_logits
 from thaw.network.backbone import build_backbone
 from thaw.network.backend import keras, make_deterministic
@@ -29,8 +30,7 @@ from thaw.network.head import (
     build_head,
     join_head,
     seed_dropout,
-    standardize_head,
-    start_head,
+    set_head,
 )
 from thaw.network.parts import get_part
 from thaw.network.thawing import apply_plan, make_plan
@@ -206,7 +206,7 @@ class Lab:
                 return change(batch.astype(np.float32))
 
             unfinished = path.with_suffix(".unfinished")
-            dtype = "float32" if layer == POOLED else "float16"
+            dtype = "float32" if layer == LAST else "float16"
             out = create_array(unfinished, (count, *network.outputs[0]), dtype)
             network.run(load, count, [out], precision=precision)
             unfinished.rename(path)
@@ -378,7 +378,7 @@ def regress(lab: Lab) -> dict:
     from sklearn.model_selection import StratifiedGroupKFold
     from sklearn.preprocessing import StandardScaler
 
-    gather = lab.gather_all(POOLED, 1)
+    gather = lab.gather_all(LAST, 1)
     x, test = (
         np.asarray(gather[split].arrays[0], np.float64)
         for split in ("train", "test")
@@ -429,19 +429,23 @@ def train_head(
     recipe |= {"l2": 0.0} if start == "random" else {}
     recipe |= change
     dropout = recipe.pop("dropout")
-    gather = gather or lab.gather_all(POOLED, views)
+    gather = gather or lab.gather_all(LAST, views)
     make_deterministic(seed)
     features = gather["train"].arrays[0].shape[1]
     head = build_head(features, lab.classes, dropout)
+    views = gather["train"].arrays
+    ridge = fit_ridge(
+        views,
+        slice(0, features),
+        [features],
+        lab.open_labels("train"),
+        find_sets(lab.dataset.read_index("train")),
+        lab.classes,
+    )
+    drawn = head.get_layer(LOGITS).get_weights()
+    set_head(head, ridge, np.concatenate(views).var(axis=0))
     if start == "random":
-        standardize_head(head, gather["train"].arrays)
-    else:
-        start_head(
-            head,
-            gather["train"].arrays,
-            lab.open_labels("train"),
-            find_sets(lab.dataset.read_index("train")),
-        )
+        head.get_layer(LOGITS).set_weights(drawn)
     model = get_part(head, POOLED, LOGITS)
     return head, fit(lab, model, gather, views, seed, **recipe)
 

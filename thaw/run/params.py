@@ -118,7 +118,7 @@ class Finetune(Section):
         description="a whole number, 0 or more, half or all"
     )
     views: Views
-    epochs: Count
+    epochs: Annotated[int, whole(0)]
     learning_rate: Rate
     warmup_epochs: Annotated[int, whole(0)]
     batch_size: Count

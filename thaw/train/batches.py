@@ -76,7 +76,7 @@ class Batches(keras.utils.PyDataset):
         x = keras.tree.map_structure(
             lambda part: part.astype(np.float32), self.gather(rows, views)
         )
-        return (labels, x) if spread else x, labels
+        return (labels, *keras.tree.flatten(x)) if spread else x, labels
 
 
 def open_batches(

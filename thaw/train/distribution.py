@@ -209,9 +209,10 @@ def distribute_model(model: keras.Model) -> keras.Model:
         keras.distribution.set_distribution(RowsParallel())
     place_variables(model)
     labels = keras.Input((), dtype="int32")
-    x = keras.Input(model.input_shape[1:])
-    (logits,) = keras.tree.flatten(model(Batch()(labels, x)))
-    return keras.Model([labels, x], Whole()(logits))
+    inputs = [keras.Input(x.shape[1:]) for x in model.inputs]
+    batch = [Batch()(labels, x) for x in inputs]
+    (logits,) = keras.tree.flatten(model(batch if len(batch) > 1 else batch[0]))
+    return keras.Model([labels, *inputs], Whole()(logits))
 
 
 def place_variables(model: keras.Model) -> None:

@@ -102,7 +102,7 @@ def train_model(
         keeper.restore(*kept)
         place_variables(model)
     elif recipe.from_trained:
-        keeper.start = scored.measure()
+        keeper.start = scored.scores = scored.measure()
     done = len(keeper.curves)
     if kept and not scored.lost:
         say(
@@ -128,7 +128,9 @@ def train_model(
             ],
         )
     curves = keeper.curves
-    advice = advise(curves, scored.lost, math.log(classes), recipe)
+    advice = None
+    if curves:
+        advice = advise(curves, scored.lost, math.log(classes), recipe)
     scores, logits, epochs = scored.scores, scored.logits, len(curves)
     if start and (scored.lost or not is_better(scores, start)):
         model.set_weights(begun)
