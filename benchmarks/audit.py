@@ -19,9 +19,10 @@ from benchmarks.claims.lab import SETS, SPLITS, Lab
 from benchmarks.project import ROOT
 from thaw.audit.neighbours import MOST_ASKED, find_neighbours
 from thaw.audit.opinions import Labels, Opinions, judge_labels
-from thaw.data.efficientnet import LAST
+from thaw.data.efficientnet import POOLED
 from thaw.data.folds import join_pictures
 from thaw.linear.ridge import fit_ridge
+from thaw.network.thawing import describe_backbone
 
 SIZES = {"clothing": 224, "traffic-signs": 128, "sign-digits": 128}
 SHARE = 0.05  # of the labels
@@ -37,7 +38,7 @@ class Subject:
     """
 
     def __init__(self, lab: Lab):
-        gathered = lab.gather_all(LAST, 1)
+        gathered = lab.gather_all(POOLED, 1)
         self.features = [gathered[split].arrays[0] for split in SPLITS]
         given = [lab.open_labels(split) for split in SPLITS]
         index = [x for s in SPLITS for x in lab.dataset.read_index(s)]
@@ -49,26 +50,28 @@ class Subject:
         given = np.concatenate(given)
         self.labels = Labels(given, sets, split == 0, split == 2)
         self.classes = lab.classes
+        self.about = describe_backbone(lab.build_backbone())
 
     def audit(self, given: np.ndarray) -> Opinions:
         """All that the stage computes, for these labels."""
         about = self.labels
         labels = Labels(given, about.sets, about.trained, about.tested)
-        size = self.features[0].shape[1]
+        columns, widths = self.about.pick_columns("all")
         trained = np.flatnonzero(about.trained)
         head = fit_ridge(
             self.features[:1],
-            slice(0, size),
-            [size],
+            columns,
+            widths,
             given[trained],
             about.sets[trained],
             self.classes,
         )
         logits = [head.held_out]
-        logits += [head.score(x, slice(0, size)) for x in self.features[1:]]
+        logits += [head.score(x, columns) for x in self.features[1:]]
         opinions = judge_labels(np.concatenate(logits), labels)
         first = opinions.order[:MOST_ASKED]
-        find_neighbours(self.features, labels, first, opinions.suggested[first])
+        last = [x[:, self.about.last] for x in self.features]
+        find_neighbours(last, labels, first, opinions.suggested[first])
         return opinions
 
     def find_confusions(self) -> np.ndarray:

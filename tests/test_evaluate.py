@@ -43,6 +43,14 @@ def test_a_verdict_is_a_sentence(verdict, shipped, blocks, expected):
     assert "1,000 test images" in sentence
 
 
+def test_no_epoch_makes_no_claim_of_fine_tuning():
+    evaluate = {"n": 9} | {x: {"accuracy": 0.5} for x in ("head", "finetuned")}
+    sentence = describe_verdict(evaluate, {"blocks": 2}, 2, trained=False)
+    assert (
+        sentence == "The head alone, as asked: 0.500 accuracy on 9 test images."
+    )
+
+
 def test_one_image_is_singular():
     score = {"accuracy": 1.0}
     evaluate = {"head": score, "finetuned": score, "n": 1}

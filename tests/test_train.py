@@ -604,3 +604,16 @@ def test_class_weights_change_training_and_leave_validation(tmp_path):
             tmp_path / f"{rows}-balanced", rows=rows, class_weight="balanced"
         )
         assert all(map(np.array_equal, plain, balanced)) == equal
+
+
+def test_no_epoch_leaves_the_start(b0, tmp_path):
+    plan, model, batches = make_training(b0, 1)
+    suffix = get_suffix(model, plan.cut)
+    before = suffix.get_weights()
+    training = train_from(suffix, batches, tmp_path, epochs=0)
+    assert training.epochs == 0 and training.curves == []
+    assert training.scores == training.start and training.advice is None
+    for one, other in zip(suffix.get_weights(), before, strict=True):
+        assert np.array_equal(one, other)
+    (said,) = describe_results(training)
+    assert said.endswith("of the head alone, which is shipped")

@@ -33,6 +33,7 @@ from thaw.network.head import (
     set_head,
 )
 from thaw.network.parts import get_part
+from thaw.network.pooling import pool_blocks
 from thaw.network.thawing import apply_plan, make_plan
 from thaw.run import params
 from thaw.train.batches import Batches, feed
@@ -187,7 +188,10 @@ class Lab:
         }
 
     def _run(self, layer, split, paths, change, start) -> None:
-        part = get_part(self.build_backbone(), start, layer)
+        backbone = self.build_backbone()
+        if layer == POOLED:
+            backbone = keras.Model(backbone.input, pool_blocks(backbone))
+        part = get_part(backbone, start, layer)
         network = freeze_model(part, "auto", "float32")
         precision = network.get_precision(split)
         inputs = (

@@ -32,14 +32,22 @@ def describe_scores(
 
 
 def describe_verdict(
-    evaluate: Mapping, finetune: Mapping, blocks: int | str
+    evaluate: Mapping,
+    finetune: Mapping,
+    blocks: int | str,
+    trained: bool = True,
 ) -> str:
     """Whether fine-tuning helped, in one sentence.
 
     Args:
         evaluate, finetune: the details of these stages.
         blocks: that were to be thawed, as the parameter has it.
+        trained: whether there was an epoch of fine-tuning.
     """
+    images = format_count(evaluate["n"], "test image")
+    before, after = (evaluate[name]["accuracy"] for name in MODELS)
+    if not trained:
+        return f"The head alone, as asked: {after:.3f} accuracy on {images}."
     if not isinstance(blocks, int):  # all
         thawed = format_count(finetune["blocks"], "block")
         did = f"fine-tuning all {thawed} and the stem"
@@ -47,8 +55,6 @@ def describe_verdict(
         did = "training the head further"
     else:
         did = f"fine-tuning {format_count(blocks, 'block')}"
-    images = format_count(evaluate["n"], "test image")
-    before, after = (evaluate[name]["accuracy"] for name in MODELS)
     scores = f"{after:.3f} against {before:.3f} accuracy"
     sentence = {
         HEAD_SHIPPED: (

@@ -136,7 +136,8 @@ class Results:
         """Whether fine-tuning helped, in one sentence."""
         evaluate, finetune = self.details["evaluate"], self.details["finetune"]
         blocks = "all" if self.plan.cut == IMAGE else len(self.plan.blocks)
-        return describe_verdict(evaluate, finetune, blocks)
+        trained = self.params.finetune.epochs > 0
+        return describe_verdict(evaluate, finetune, blocks, trained)
 
     @property
     def next_depth(self) -> int:
@@ -376,10 +377,13 @@ def list_scores(evaluate: Mapping, models: Mapping) -> list[dict]:
 
 
 def draw_phases(curves: Mapping[str, str | Path]) -> dict[str, str]:
+    """Charts of the phases that trained by steps; none if none did."""
     tables = {phase: list(read_table(path)) for phase, path in curves.items()}
+    tables = {phase: rows for phase, rows in tables.items() if rows}
     return {
         title: draw_curves(title, title.lower(), tables)
         for title in ("Accuracy", "Loss")
+        if tables
     }
 
 

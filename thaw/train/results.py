@@ -126,7 +126,9 @@ def describe_results(training: Training) -> Iterator[str]:
     elif training.epochs:
         before = training.start["accuracy"]
         yield f"{accuracy} ({before:.4f} with the head alone)"
-    else:
+    elif training.curves:
         yield SHIPPED_HEAD
+    else:
+        yield f"{accuracy} of the head alone, which is shipped"
     if training.advice:
         yield f"advice: {training.advice}"
