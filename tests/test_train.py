@@ -40,6 +40,7 @@ from thaw.train.choice import is_better, limit_loss
 from thaw.train.inputs import open_inputs
 from thaw.train.loop import SLOWER, train_model, train_thawed
 from thaw.train.recipe import Recipe
+from thaw.train.results import describe_results
 from thaw.train.weights import weigh_classes, weigh_images
 
 RNG = np.random.default_rng(0)
