@@ -611,7 +611,9 @@ def test_no_epoch_leaves_the_start(b0, tmp_path):
     plan, model, batches = make_training(b0, 1)
     suffix = get_suffix(model, plan.cut)
     before = suffix.get_weights()
-    training = train_from(suffix, batches, tmp_path, epochs=0)
+    training = train_from(
+        suffix, batches, tmp_path, epochs=0, learning_rate=1e-3
+    )
     assert training.epochs == 0 and training.curves == []
     assert training.scores == training.start and training.advice is None
     for one, other in zip(suffix.get_weights(), before, strict=True):

@@ -267,7 +267,10 @@ class Problem:
             Images (sets * size,), and their scores in view 0.
         """
         length = self.values.sum() / self.rows
-        damped, weights = self._damp(penalty, length), self.solve(penalty)
+        damped = self._damp(penalty, length)
+        # In float32, as the rows are: three times as fast.
+        pulls = (1 / np.sqrt(damped)).astype(np.float32)
+        weights = self.solve(penalty).astype(np.float32)
         for images in sets:
             count, size = images.shape
             rows = gather(images.ravel())
@@ -276,7 +279,7 @@ class Problem:
             every = np.tile(images, (1, len(self.views)))
             root = np.sqrt(self.weights[every])[..., None]
             left = self.get_targets(every) - self.middle - rows @ weights
-            scaled = root * rows / np.sqrt(damped)
+            scaled = rows * pulls * root.astype(np.float32)
             pull = np.eye(every.shape[1]) - scaled @ np.swapaxes(scaled, 1, 2)
             pull -= root @ np.swapaxes(root, 1, 2) / self.rows
             left = np.linalg.solve(pull, root * left) / root
@@ -374,15 +377,29 @@ def choose_penalty(
     sets: list[np.ndarray],
     gather: Callable[[np.ndarray], np.ndarray],
 ) -> float:
-    """The penalty of the least log loss, after temperature, when left out."""
-    from scipy.special import log_softmax
+    """The penalty of the least log loss, after temperature, when left out.
 
-    losses = []
-    for penalty in PENALTIES:
-        parts = list(problem.leave_out(sets, penalty, gather))
+    Every other one is tried first, then the two beside the best.
+    """
+    losses = np.full(len(PENALTIES), np.inf)
+
+    def measure(number: int) -> None:
+        parts = list(problem.leave_out(sets, PENALTIES[number], gather))
         labels = problem.labels[np.concatenate([images for images, _ in parts])]
         scores = np.concatenate([found for _, found in parts])
-        scores = scores / fit_any_temperature(scores, labels)
-        rows = np.arange(len(labels))
-        losses.append(-log_softmax(scores, axis=1)[rows, labels].mean())
+        losses[number] = measure_loss(scores, labels)
+
+    for number in range(0, len(PENALTIES), 2):
+        measure(number)
+    best = int(np.argmin(losses))
+    for number in {max(best - 1, 0), min(best + 1, len(PENALTIES) - 1)}:
+        measure(number)
     return float(PENALTIES[np.argmin(losses)])
+
+
+def measure_loss(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log probability of the labels, after temperature."""
+    from scipy.special import log_softmax
+
+    scaled = log_softmax(scores / fit_any_temperature(scores, labels), axis=1)
+    return float(-scaled[np.arange(len(labels)), labels].mean())
