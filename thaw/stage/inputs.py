@@ -30,7 +30,7 @@ def watch_inputs() -> Iterator[None]:
         InputError: behind a block that ended well, naming what changed.
     """
     stage = os.environ.get("DVC_STAGE")
-    if stage is None or not is_first():
+    if not stage or not is_first():
         yield
         return
     before = read_inputs(stage, by_times=True)
