@@ -20,7 +20,7 @@ from thaw.errors import InputError
 from thaw.files import rank
 from thaw.network.backend import keras
 from thaw.run import process
-from thaw.run.console import progress
+from thaw.run.console import fail, progress
 from thaw.run.tracking import check_readable, check_untracked
 from thaw.run.weights import check_weights
 from thaw.stage.environment import describe_environment
@@ -310,3 +310,10 @@ def test_settings_of_keras_change_no_network(tmp_path):
         KERAS_MAX_STEPS_PER_EPOCH="1",
     )
     assert said.split("\n")[-2] == "(None, 1280) float32 3 12 1e-07"
+
+
+def test_text_of_others_steers_no_terminal(capsys):
+    with pytest.raises(SystemExit):
+        fail("a class called \x1b[31mred\x07\u202e\udcff and Größe")
+    said = capsys.readouterr().err
+    assert said.endswith(r"\x1b[31mred\x07\u202e\udcff and Größe" + "\n")

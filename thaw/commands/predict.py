@@ -21,7 +21,7 @@ from thaw.frozen.engines import freeze_model
 from thaw.network.model_file import load_model
 from thaw.network.model_info import read_info
 from thaw.prepare.folders import list_images
-from thaw.run.console import progress
+from thaw.run.console import escape, progress
 
 FILES_AT_ONCE = 1024  # whose predictions are in memory at the same time
 
@@ -147,8 +147,10 @@ def print_predictions(
 def print_table(predictions: Iterable[Prediction], file: TextIO) -> None:
     """Prints a line for each file, for people."""
     for prediction in predictions:
-        answer = "?" if prediction.answer is None else prediction.answer
-        top = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top)
+        answer = "?" if prediction.answer is None else escape(prediction.answer)
+        top = ", ".join(
+            f"{escape(name)} {value:.3f}" for name, value in prediction.top
+        )
         path = escape(prediction.path)
         tqdm.write(f"{answer:<16} {path}  ({top})", file=file)
 
@@ -238,13 +240,6 @@ def main(
     )
     if failed:
         sys.exit(2)
-
-
-def escape(path: str) -> str:
-    """A path for a terminal, which control characters would steer."""
-    return "".join(
-        char if char.isprintable() else ascii(char)[1:-1] for char in path
-    )
 
 
 def warn(line: str) -> None:

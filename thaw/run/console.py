@@ -29,8 +29,16 @@ CHATTER = re.compile(
 
 def fail(message: str) -> None:
     """Ends the program with one line and status 1."""
-    print("thaw: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    line = escape(" ".join(message.split()))
+    print(f"thaw: {line}", file=sys.stderr, flush=True)
     sys.exit(1)
+
+
+def escape(text: str) -> str:
+    """A text of others for a terminal, which control characters would steer."""
+    return "".join(
+        char if char.isprintable() else ascii(char)[1:-1] for char in text
+    )
 
 
 def say(*lines: str) -> None:
