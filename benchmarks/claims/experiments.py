@@ -348,31 +348,6 @@ def try_tricks(bench: Bench) -> Iterator[Run]:
                 yield Run(name, arm, seed, do)
 
 
-def try_start(bench: Bench) -> Iterator[Run]:
-    """Heads, and two blocks thawed from the first and the last of them."""
-    arms = {
-        "random": {},
-        "discriminants": {"start": "discriminants", "l2": 0.0},
-        "discriminants, held": {"start": "discriminants"},
-    }
-    for name in ("clothing", *FAR):
-        lab = bench.open(name)
-        for arm, change in arms.items():
-            for seed in SEEDS:
-                do = partial(bench.train_head, lab, seed, **change)
-                yield Run(name, f"head, {arm}", seed, do)
-        for seed in SEEDS:
-            do = partial(bench.thaw, lab, 2, seed)
-            yield Run(name, "2 blocks, random", seed, do)
-        for seed in SEEDS:
-
-            def do(lab=lab, seed=seed) -> dict:
-                head, _ = train_head(lab, seed, start="discriminants")
-                return thaw(lab, 2, seed, head)
-
-            yield Run(name, "2 blocks, discriminants, held", seed, do)
-
-
 REGRESSED = {"clothing": 224, "sign-digits": 128, "traffic-signs": 128}
 
 
@@ -429,6 +404,5 @@ EXPERIMENTS = {
     "epochs": try_epochs,
     "tricks": try_tricks,
     "regression": try_regression,
-    "start": try_start,
     "bits": try_bits,
 }
