@@ -31,7 +31,8 @@ with EfficientNetB4 and ImageNet weights at 128 px, and scikit-learn's digits
 with the bundled checkpoint of EfficientNetB0. Fine-tuning takes 6 epochs here
 and 4 views; all else is what params.yaml says, but that heads are the guide's
 own: on the last layer, from random weights, without `head.l2`.
-[head.md](head.md) has what ours is worth. Runs used one thread or two, as their environment tells; between
+[head.md](head.md) has what ours is worth. Runs used one thread or two, as
+their environment tells; between
 these the same seed differs by up to 0.03 on traffic signs. Seconds are of
 machines that did other things besides.
 """
